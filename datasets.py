@@ -1,0 +1,130 @@
+"""The data set: photographs and their objects, as the lists of create_data_lists.py name them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch.utils.data import Dataset
+
+from utils import transform
+
+
+def read_list(data_folder, name):
+    """
+    Read one of the JSON lists.
+
+    :raises FileNotFoundError: it is not there
+    :raises ValueError: it is not JSON
+    """
+    path = Path(data_folder) / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such list: make the lists first (python create_data_lists.py --help)")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}): make the lists again with create_data_lists.py") from error
+
+
+def read_image(path):
+    """
+    Read a picture of any mode as upright RGB: if its EXIF data say that the camera was held sideways, it is turned. Boxes refer
+    to the upright picture, as viewers and labelling tools show it.
+
+    :param path: picture file
+    :return: PIL image, RGB
+    :raises ValueError: the file can not be read as a picture; the message names it
+    """
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises for bad files
+        raise ValueError(f"{path}: not readable as a picture ({error}): replace it, or take it out of the lists") from error
+
+
+class PascalVOCDataset(Dataset):
+    """
+    The photographs of a split, transformed for the network. Items are (image (3, 300, 300), boxes (n, 4) in fractional xy, labels
+    (n,) long, difficulties (n,) bool); n may be 0.
+
+    For training, the augmentation of an item depends on the seed, the epoch and its index, and on nothing else.
+    """
+
+    def __init__(self, data_folder, split, keep_difficult=False, seed=0):
+        """
+        :param data_folder: folder with the JSON lists
+        :param split: "TRAIN" or "TEST"
+        :param keep_difficult: keep objects marked difficult; an evaluation always keeps them, as it has to know where they are
+        :param seed: for the augmentations
+        :raises FileNotFoundError: a list is missing
+        :raises ValueError: another split, or lists that do not belong together
+        """
+        if split not in ("TRAIN", "TEST"):
+            raise ValueError(f"split: expected 'TRAIN' or 'TEST', got {split!r}")
+        self.split = split
+        self.keep_difficult = keep_difficult or split == "TEST"
+        self.seed = seed
+        # In shared memory, so that worker processes that are already running see it change
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self.images = read_list(data_folder, f"{split}_images.json")
+        self.objects = read_list(data_folder, f"{split}_objects.json")
+        self.label_map = read_list(data_folder, "label_map.json")
+        self._check(data_folder)
+
+    def _check(self, data_folder):
+        """Raise a ValueError that names the list and the place if the lists are not what create_data_lists() writes."""
+        remedy = "make the lists again with create_data_lists.py"
+        if sorted(self.label_map.values()) != list(range(len(self.label_map))) or self.label_map.get("background") != 0:
+            raise ValueError(f"{Path(data_folder) / 'label_map.json'}: expected background 0 and classes 1, 2 ...: {remedy}")
+        if len(self.images) != len(self.objects):
+            raise ValueError(
+                f"{data_folder}: {len(self.images)} images but {len(self.objects)} entries of objects for {self.split}: {remedy}"
+            )
+        path = Path(data_folder) / f"{self.split}_objects.json"
+        for number, entry in enumerate(self.objects):
+            boxes, labels = entry["boxes"], entry["labels"]
+            if not len(boxes) == len(labels) == len(entry["difficulties"]):
+                raise ValueError(f"{path}: entry {number} has not as many labels and difficulties as boxes: {remedy}")
+            if not all(0 < label < len(self.label_map) for label in labels):
+                raise ValueError(f"{path}: entry {number} has labels {labels} that are not in label_map.json: {remedy}")
+            if not all(x_min < x_max and y_min < y_max for x_min, y_min, x_max, y_max in boxes):
+                raise ValueError(f"{path}: entry {number} has a box without area or with its edges reversed: {remedy}")
+
+    def set_epoch(self, epoch):
+        """Choose the epoch whose augmentations items get from now on."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        image = read_image(self.images[i])
+        objects = self.objects[i]
+        boxes = torch.tensor(objects["boxes"], dtype=torch.float32).view(-1, 4)  # pixels
+        labels = torch.tensor(objects["labels"], dtype=torch.int64)
+        difficulties = torch.tensor(objects["difficulties"], dtype=torch.bool)
+
+        size = torch.tensor([image.width, image.height], dtype=torch.float32).repeat(2)
+        boxes = torch.minimum(boxes, size)  # for annotations that do not state the size of their image
+        if (boxes[:, 2:] <= boxes[:, :2]).any():
+            raise ValueError(
+                f"{self.images[i]}: has an object outside the picture ({image.width} x {image.height} pixels): correct the boxes "
+                "in its annotation, or take it out of the lists"
+            )
+        if not self.keep_difficult:
+            boxes, labels, difficulties = boxes[~difficulties], labels[~difficulties], difficulties[~difficulties]
+        rng = np.random.default_rng((self.seed, int(self._epoch), i)) if self.split == "TRAIN" else None
+        return transform(image, boxes, labels, difficulties, self.split, rng)
+
+
+def collate_fn(batch):
+    """
+    Make a batch of items. Images have one size and are stacked; the others have a tensor for each image, as the number of
+    objects differs.
+
+    :param batch: list of N items of a PascalVOCDataset
+    :return: images (N, 3, 300, 300); boxes, labels and difficulties, lists of N tensors
+    """
+    images, boxes, labels, difficulties = zip(*batch, strict=True)
+    return torch.stack(images), list(boxes), list(labels), list(difficulties)

@@ -1,0 +1,442 @@
+"""The network and its loss: SSD300 on a VGG-16 base, and the MultiBox loss (Liu et al. 2016, https://arxiv.org/abs/1512.02325)."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+
+from utils import cxcy_to_gcxgcy, cxcy_to_xy, decimate, find_jaccard_overlap, gcxgcy_to_cxcy, xy_to_cxcy
+
+
+class FeatureMap(NamedTuple):
+    """A feature map that predictions are made from, and the priors that stand on each of its tiles."""
+
+    side: int  # tiles along each side
+    channels: int
+    scale: float  # side of the square prior, as a fraction of the image's side
+    aspect_ratios: tuple  # width / height of the priors, in order; the extra square one comes second
+
+
+# Everything about priors follows from this table (paper, section 2.2). The scales grow evenly from 0.2 to 0.9; conv4_3 has 0.1.
+# DEVIATION(prior-scales): the authors' released code spaces the scales a little differently (0.1, 0.2, 0.37 ... 0.88) and centres
+# the priors of a map by its stride in pixels. These are the paper's own numbers, as the published checkpoints of the tutorial have them.
+FEATURE_MAPS = {
+    "conv4_3": FeatureMap(38, 512, 0.1, (1.0, 2.0, 1 / 2)),
+    "conv7": FeatureMap(19, 1024, 0.2, (1.0, 2.0, 3.0, 1 / 2, 1 / 3)),
+    "conv8_2": FeatureMap(10, 512, 0.375, (1.0, 2.0, 3.0, 1 / 2, 1 / 3)),
+    "conv9_2": FeatureMap(5, 256, 0.55, (1.0, 2.0, 3.0, 1 / 2, 1 / 3)),
+    "conv10_2": FeatureMap(3, 256, 0.725, (1.0, 2.0, 1 / 2)),
+    "conv11_2": FeatureMap(1, 256, 0.9, (1.0, 2.0, 1 / 2)),
+}
+# The most detections of one class in one image that go into non-maximum suppression (nms_param.top_k in the authors' code).
+MAX_CANDIDATES_PER_CLASS = 400
+
+
+class VGGBase(nn.Module):
+    """VGG-16 made into a feature extractor: convolutions only, and a last pooling that keeps the resolution (paper, section 3)."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1_1 = nn.Conv2d(3, 64, kernel_size=3, padding=1)
+        self.conv1_2 = nn.Conv2d(64, 64, kernel_size=3, padding=1)
+        self.pool1 = nn.MaxPool2d(kernel_size=2, stride=2)
+
+        self.conv2_1 = nn.Conv2d(64, 128, kernel_size=3, padding=1)
+        self.conv2_2 = nn.Conv2d(128, 128, kernel_size=3, padding=1)
+        self.pool2 = nn.MaxPool2d(kernel_size=2, stride=2)
+
+        self.conv3_1 = nn.Conv2d(128, 256, kernel_size=3, padding=1)
+        self.conv3_2 = nn.Conv2d(256, 256, kernel_size=3, padding=1)
+        self.conv3_3 = nn.Conv2d(256, 256, kernel_size=3, padding=1)
+        self.pool3 = nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True)  # 75 becomes 38, not 37
+
+        self.conv4_1 = nn.Conv2d(256, 512, kernel_size=3, padding=1)
+        self.conv4_2 = nn.Conv2d(512, 512, kernel_size=3, padding=1)
+        self.conv4_3 = nn.Conv2d(512, 512, kernel_size=3, padding=1)
+        self.pool4 = nn.MaxPool2d(kernel_size=2, stride=2)
+
+        self.conv5_1 = nn.Conv2d(512, 512, kernel_size=3, padding=1)
+        self.conv5_2 = nn.Conv2d(512, 512, kernel_size=3, padding=1)
+        self.conv5_3 = nn.Conv2d(512, 512, kernel_size=3, padding=1)
+        self.pool5 = nn.MaxPool2d(kernel_size=3, stride=1, padding=1)  # stride 1: the map stays 19 x 19
+
+        # fc6 and fc7 as convolutions. Decimation left one in three rows and columns of fc6's 7 x 7 kernel: the holes between
+        # them widen the 3 x 3 kernel that remains (dilation 6, as pool5 no longer halves the map).
+        self.conv6 = nn.Conv2d(512, 1024, kernel_size=3, padding=6, dilation=6)
+        self.conv7 = nn.Conv2d(1024, 1024, kernel_size=1)
+
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                # Thirteen layers deep, smaller weights would let the signal die out: He's initialisation keeps its variance.
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, image):
+        """
+        :param image: (N, 3, 300, 300) float
+        :return: conv4_3 features (N, 512, 38, 38) and conv7 features (N, 1024, 19, 19)
+        """
+        out = F.relu(self.conv1_1(image))  # (N, 64, 300, 300)
+        out = F.relu(self.conv1_2(out))
+        out = self.pool1(out)  # (N, 64, 150, 150)
+
+        out = F.relu(self.conv2_1(out))  # (N, 128, 150, 150)
+        out = F.relu(self.conv2_2(out))
+        out = self.pool2(out)  # (N, 128, 75, 75)
+
+        out = F.relu(self.conv3_1(out))  # (N, 256, 75, 75)
+        out = F.relu(self.conv3_2(out))
+        out = F.relu(self.conv3_3(out))
+        out = self.pool3(out)  # (N, 256, 38, 38)
+
+        out = F.relu(self.conv4_1(out))  # (N, 512, 38, 38)
+        out = F.relu(self.conv4_2(out))
+        conv4_3_feats = F.relu(self.conv4_3(out))
+        out = self.pool4(conv4_3_feats)  # (N, 512, 19, 19)
+
+        out = F.relu(self.conv5_1(out))  # (N, 512, 19, 19)
+        out = F.relu(self.conv5_2(out))
+        out = F.relu(self.conv5_3(out))
+        out = self.pool5(out)  # (N, 512, 19, 19)
+
+        out = F.relu(self.conv6(out))  # (N, 1024, 19, 19)
+        conv7_feats = F.relu(self.conv7(out))
+        return conv4_3_feats, conv7_feats
+
+    def load_pretrained_layers(self):
+        """
+        Fill the base from torchvision's VGG-16, trained on ImageNet (downloaded once into torch's cache, 528 MB).
+
+        The thirteen convolutions are taken as they are. The fully connected fc6 and fc7 are first written as convolutions that
+        compute the same (7 x 7 and 1 x 1), then decimated to the size that conv6 and conv7 have.
+
+        :raises RuntimeError: the weights can not be downloaded
+        """
+        weights = torchvision.models.VGG16_Weights.IMAGENET1K_V1
+        try:
+            vgg16 = weights.get_state_dict(progress=True, check_hash=True)
+        except OSError as error:
+            raise RuntimeError(
+                f"the ImageNet weights of VGG-16 could not be downloaded from {weights.url} ({error}): put that file into "
+                f"{torch.hub.get_dir()}/checkpoints, or train without them (--no-pretrained)"
+            ) from error
+        state = self.state_dict()
+        convolutions = [name for name in state if not name.startswith(("conv6", "conv7"))]
+        features = [name for name in vgg16 if name.startswith("features.")]
+        for name, vgg_name in zip(convolutions, features, strict=True):
+            state[name] = vgg16[vgg_name]
+
+        fc6 = vgg16["classifier.0.weight"].view(4096, 512, 7, 7)
+        state["conv6.weight"] = decimate(fc6, m=[4, None, 3, 3])  # (1024, 512, 3, 3)
+        state["conv6.bias"] = decimate(vgg16["classifier.0.bias"], m=[4])  # (1024)
+        fc7 = vgg16["classifier.3.weight"].view(4096, 4096, 1, 1)
+        state["conv7.weight"] = decimate(fc7, m=[4, 4, None, None])  # (1024, 1024, 1, 1)
+        state["conv7.bias"] = decimate(vgg16["classifier.3.bias"], m=[4])  # (1024)
+        self.load_state_dict(state)
+
+
+def init_xavier(module):
+    """Start every convolution in `module` with Xavier-uniform weights and zero biases (paper, section 3.1)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+class AuxiliaryConvolutions(nn.Module):
+    """The convolutions after the base; they make the four smaller, coarser feature maps (paper, figure 2)."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv8_1 = nn.Conv2d(1024, 256, kernel_size=1)
+        self.conv8_2 = nn.Conv2d(256, 512, kernel_size=3, stride=2, padding=1)  # stride halves the map
+
+        self.conv9_1 = nn.Conv2d(512, 128, kernel_size=1)
+        self.conv9_2 = nn.Conv2d(128, 256, kernel_size=3, stride=2, padding=1)
+
+        self.conv10_1 = nn.Conv2d(256, 128, kernel_size=1)
+        self.conv10_2 = nn.Conv2d(128, 256, kernel_size=3)  # no padding takes 2 off the map
+
+        self.conv11_1 = nn.Conv2d(256, 128, kernel_size=1)
+        self.conv11_2 = nn.Conv2d(128, 256, kernel_size=3)
+        init_xavier(self)
+
+    def forward(self, conv7_feats):
+        """
+        :param conv7_feats: (N, 1024, 19, 19) float
+        :return: features of conv8_2 (N, 512, 10, 10), conv9_2 (N, 256, 5, 5), conv10_2 (N, 256, 3, 3), conv11_2 (N, 256, 1, 1)
+        """
+        out = F.relu(self.conv8_1(conv7_feats))  # (N, 256, 19, 19)
+        conv8_2_feats = F.relu(self.conv8_2(out))  # (N, 512, 10, 10)
+        out = F.relu(self.conv9_1(conv8_2_feats))  # (N, 128, 10, 10)
+        conv9_2_feats = F.relu(self.conv9_2(out))  # (N, 256, 5, 5)
+        out = F.relu(self.conv10_1(conv9_2_feats))  # (N, 128, 5, 5)
+        conv10_2_feats = F.relu(self.conv10_2(out))  # (N, 256, 3, 3)
+        out = F.relu(self.conv11_1(conv10_2_feats))  # (N, 128, 3, 3)
+        conv11_2_feats = F.relu(self.conv11_2(out))  # (N, 256, 1, 1)
+        return conv8_2_feats, conv9_2_feats, conv10_2_feats, conv11_2_feats
+
+
+class PredictionConvolutions(nn.Module):
+    """
+    Two 3 x 3 convolutions on each feature map: `loc_...` predicts four offsets for every prior of a tile, `cl_...` a score for
+    every class (paper, section 2.1).
+    """
+
+    def __init__(self, n_classes):
+        """:param n_classes: number of classes, the background counted"""
+        super().__init__()
+        self.n_classes = n_classes
+        for name, feature_map in FEATURE_MAPS.items():
+            n_priors = len(feature_map.aspect_ratios) + 1  # and the extra square one
+            setattr(self, f"loc_{name}", nn.Conv2d(feature_map.channels, n_priors * 4, kernel_size=3, padding=1))
+            setattr(self, f"cl_{name}", nn.Conv2d(feature_map.channels, n_priors * n_classes, kernel_size=3, padding=1))
+        init_xavier(self)
+
+    def forward(self, *feature_maps):
+        """
+        :param feature_maps: the six feature maps (N, channels, side, side), in the order of FEATURE_MAPS
+        :return: locs (N, 8732, 4) and scores (N, 8732, n_classes), in the order of the priors
+        """
+        locs, scores = [], []
+        for name, features in zip(FEATURE_MAPS, feature_maps, strict=True):
+            locs.append(self._per_prior(getattr(self, f"loc_{name}")(features), 4))
+            scores.append(self._per_prior(getattr(self, f"cl_{name}")(features), self.n_classes))
+        return torch.cat(locs, dim=1), torch.cat(scores, dim=1)
+
+    @staticmethod
+    def _per_prior(out, n_values):
+        """(N, priors per tile * n_values, side, side) -> (N, side * side * priors per tile, n_values)"""
+        # A tile's channels hold its first prior's values, then its second's ... With the channels last, reading the memory in
+        # order goes row by row over the tiles and over the priors of each: the order of create_prior_boxes().
+        return out.permute(0, 2, 3, 1).reshape(out.size(0), -1, n_values)
+
+
+class SSD300(nn.Module):
+    """The whole network: base, auxiliary and prediction convolutions, and the priors that its predictions are relative to."""
+
+    def __init__(self, n_classes, pretrained=True, priors_cxcy=None, input_shift=None):
+        """
+        :param n_classes: number of classes, the background counted
+        :param pretrained: start the base from torchvision's ImageNet weights; otherwise nothing is downloaded
+        :param priors_cxcy: (8732, 4) float, the priors of a converted model; default create_prior_boxes()
+        :param input_shift: (1, 3, 1, 1) float, added to every input: the difference between our normalisation and the one that a
+            converted model was trained with; default zeros
+        :raises ValueError: the priors have another shape
+        """
+        super().__init__()
+        self.n_classes = n_classes
+        self.base = VGGBase()
+        if pretrained:
+            self.base.load_pretrained_layers()
+        self.aux_convs = AuxiliaryConvolutions()
+        self.pred_convs = PredictionConvolutions(n_classes)
+
+        # conv4_3 lies so early that its values are much larger than those of later maps: its features are divided by their L2
+        # norm and multiplied by a factor that each of the 512 channels learns (paper, section 3.1; ParseNet).
+        self.rescale_factors = nn.Parameter(torch.full((1, 512, 1, 1), 20.0))
+
+        default_priors = self.create_prior_boxes()
+        priors_cxcy = default_priors if priors_cxcy is None else priors_cxcy
+        if priors_cxcy.shape != default_priors.shape:
+            raise ValueError(f"priors: expected {tuple(default_priors.shape)}, got {tuple(priors_cxcy.shape)}")
+        self.register_buffer("priors_cxcy", priors_cxcy, persistent=False)
+        self.register_buffer("input_shift", torch.zeros(1, 3, 1, 1) if input_shift is None else input_shift, persistent=False)
+
+    def forward(self, image):
+        """
+        :param image: (N, 3, 300, 300) float, RGB normalised with ImageNet's mean and standard deviation
+        :return: locs (N, 8732, 4), offsets gcxgcy from the priors, and scores (N, 8732, n_classes), before the softmax
+        """
+        conv4_3_feats, conv7_feats = self.base(image + self.input_shift)
+
+        # In float32, as squares of large values overflow smaller types; the epsilon makes a vector of zeros stay one.
+        conv4_3_feats = conv4_3_feats.float()
+        norm = (conv4_3_feats.pow(2).sum(dim=1, keepdim=True) + 1e-10).sqrt()  # (N, 1, 38, 38)
+        conv4_3_feats = conv4_3_feats / norm * self.rescale_factors
+
+        return self.pred_convs(conv4_3_feats, conv7_feats, *self.aux_convs(conv7_feats))
+
+    @staticmethod
+    def create_prior_boxes(feature_maps=FEATURE_MAPS):
+        """
+        The priors of all maps: for each map in turn, row by row over its tiles, and on a tile in the order 1:1, extra, 2:1, 3:1,
+        1:2, 1:3. The extra prior is square, with the geometric mean of this map's scale and the next one's (paper, section 2.2).
+
+        :param feature_maps: the table to follow
+        :return: (8732, 4) float, fractional cxcy; not clipped to the image, but no wider or higher than it
+        """
+        scales = [feature_map.scale for feature_map in feature_maps.values()]
+        next_scales = [*scales[1:], None]
+        priors = []
+        for (side, _, scale, aspect_ratios), next_scale in zip(feature_maps.values(), next_scales, strict=True):
+            extra = 1.0 if next_scale is None else (scale * next_scale) ** 0.5
+            sizes = [(scale * ratio**0.5, scale / ratio**0.5) for ratio in aspect_ratios]
+            sizes.insert(1, (extra, extra))
+            priors += [
+                ((column + 0.5) / side, (row + 0.5) / side, width, height)
+                for row in range(side)
+                for column in range(side)
+                for width, height in sizes
+            ]
+        return torch.tensor(priors, dtype=torch.float32).clamp(0, 1)
+
+    def detect_objects(self, predicted_locs, predicted_scores, min_score, max_overlap, top_k):
+        """
+        Turn the 8732 predictions of each image into detections: decode the boxes, keep what scores above `min_score`, and of
+        the boxes of one class that overlap only the best (non-maximum suppression). The whole batch goes through at once.
+
+        :param predicted_locs: (N, 8732, 4) float
+        :param predicted_scores: (N, 8732, n_classes) float, before the softmax
+        :param min_score: a class's probability must be above this
+        :param max_overlap: of two boxes of a class whose Jaccard overlap is above this, the one with the lower score goes
+        :param top_k: the most detections an image
+        :return: three lists of N tensors, best detection first: boxes (n, 4) in fractional xy, not clipped to the image; labels
+            (n,) long; scores (n,). An image without detections has n = 0.
+        """
+        n_images, n_priors, n_classes = predicted_scores.shape
+        boxes = cxcy_to_xy(gcxgcy_to_cxcy(predicted_locs.float(), self.priors_cxcy))  # (N, 8732, 4)
+        probabilities = predicted_scores.float().softmax(dim=2)[:, :, 1:]  # (N, 8732, C), C classes without the background
+
+        # The best candidates of each class in each image
+        n_candidates = min(MAX_CANDIDATES_PER_CLASS, n_priors)
+        scores, prior = probabilities.transpose(1, 2).topk(n_candidates, dim=2)  # (N, C, 400) both
+        image, label, rank = (scores > min_score).nonzero(as_tuple=True)  # (n,) each, n candidates in the batch
+        scores, boxes, label = scores[image, label, rank], boxes[image, prior[image, label, rank]], label + 1
+
+        # batched_nms keeps groups apart by moving their boxes to places of their own, which is right only for boxes without
+        # negative coordinates and with digits to spare: hence the shift, and float64.
+        if len(boxes) > 0:
+            kept = torchvision.ops.batched_nms(
+                (boxes - boxes.min()).double(), scores.double(), image * n_classes + label, max_overlap
+            )  # best score first
+        else:
+            kept = image
+        kept = kept[image[kept].argsort(stable=True)]  # image by image, each image's best first
+
+        # The top_k of each image: a detection's rank is its distance from the first one of its image
+        n_kept = torch.bincount(image[kept], minlength=n_images)  # (N)
+        first = n_kept.cumsum(0) - n_kept  # (N)
+        rank = torch.arange(len(kept), device=kept.device) - first[image[kept]]
+        kept = kept[rank < top_k]
+        sizes = n_kept.clamp(max=top_k).tolist()
+        return list(boxes[kept].split(sizes)), list(label[kept].split(sizes)), list(scores[kept].split(sizes))
+
+
+def match_priors(boxes_xy, is_object, priors_xy, threshold):
+    """
+    Decide which object each prior has to predict (paper, section 2.2, "Matching strategy").
+
+    A prior is positive for the object that it overlaps most if that overlap is at least the threshold. Beyond that every object
+    has a prior of its own, so that none goes unlearnt: the pair with the highest overlap is settled first, and an object whose
+    prior is taken has its next best free one.
+
+    :param boxes_xy: (N, M, 4) float, objects of each image, padded to the largest number M >= 1
+    :param is_object: (N, M) bool, False for padding
+    :param priors_xy: (P, 4) float
+    :param threshold: Jaccard overlap from which a prior is positive
+    :return: the object of each prior (N, P) long, an index below M; and whether the prior is positive (N, P) bool
+    """
+    n_images, n_objects = is_object.shape
+    overlap = find_jaccard_overlap(boxes_xy, priors_xy)  # (N, M, P)
+    overlap = overlap.masked_fill(~is_object.unsqueeze(2), -1.0)  # padding overlaps less than anything
+    overlap_for_each_prior, object_for_each_prior = overlap.max(dim=1)  # (N, P) both
+    positive = overlap_for_each_prior >= threshold
+
+    # The others can take at most M - 1 priors away from an object, so the M best ones of each are all that can matter. Priors of
+    # one size overlap a small object exactly alike; topk does not promise which comes first, hence the tiny penalty by position.
+    n_priors = overlap.size(2)
+    n_candidates = min(n_objects, n_priors)
+    penalty = torch.arange(n_priors, dtype=torch.float64, device=overlap.device) * torch.finfo(torch.float64).eps
+    candidate_priors = (overlap.double() - penalty).topk(n_candidates, dim=2).indices  # (N, M, K)
+    candidates = overlap.gather(2, candidate_priors)  # (N, M, K), the best first
+    images = torch.arange(n_images, device=boxes_xy.device)
+    for _ in range(n_objects):  # a round settles one object of each image, all images at once
+        best_overlap, pair = candidates.flatten(1).max(dim=1)  # (N) both
+        settled_object = pair // n_candidates
+        settled_prior = candidate_priors[images, settled_object, pair % n_candidates]
+        unsettled = best_overlap >= 0  # an image with fewer objects has nothing left to settle
+        previous = object_for_each_prior[images, settled_prior]
+        object_for_each_prior[images, settled_prior] = torch.where(unsettled, settled_object, previous)
+        positive[images, settled_prior] |= unsettled
+
+        settled = candidate_priors == settled_prior[:, None, None]  # this prior is no longer free ...
+        settled |= (torch.arange(n_objects, device=pair.device) == settled_object[:, None]).unsqueeze(2)  # ... this object has its own
+        candidates = candidates.masked_fill(settled, -1.0)
+    return object_for_each_prior, positive
+
+
+class MultiBoxLoss(nn.Module):
+    """The MultiBox loss: how wrong the predicted boxes of matched priors are, and how wrong all classes are (paper, section 2.2)."""
+
+    def __init__(self, priors_cxcy, threshold=0.5, neg_pos_ratio=3, alpha=1.0):
+        """
+        :param priors_cxcy: (P, 4) float
+        :param threshold: Jaccard overlap from which a prior is matched with an object
+        :param neg_pos_ratio: hard negatives for each positive prior of an image
+        :param alpha: weight of the localization loss
+        """
+        super().__init__()
+        self.register_buffer("priors_cxcy", priors_cxcy, persistent=False)
+        self.threshold = threshold
+        self.neg_pos_ratio = neg_pos_ratio
+        self.alpha = alpha
+
+    def forward(self, predicted_locs, predicted_scores, boxes, labels):
+        """
+        :param predicted_locs: (N, P, 4) float, offsets gcxgcy
+        :param predicted_scores: (N, P, n_classes) float, before the softmax
+        :param boxes: list of N tensors (n_objects, 4), fractional xy; n_objects may be 0
+        :param labels: list of N tensors (n_objects,) long, from 1
+        :return: the loss, a scalar; 0 with zero gradients where no prior of the batch is positive
+        """
+        losses = self.components(predicted_locs, predicted_scores, boxes, labels)
+        return losses["confidence"] + self.alpha * losses["localization"]
+
+    def components(self, predicted_locs, predicted_scores, boxes, labels):
+        """The two losses that `forward` adds up, by name, {"confidence": scalar, "localization": scalar}; arguments as there."""
+        predicted_locs, predicted_scores = predicted_locs.float(), predicted_scores.float()
+        true_boxes = pad_sequence(boxes, batch_first=True)  # (N, M, 4)
+        true_labels = pad_sequence(labels, batch_first=True)  # (N, M), 0 where there is no object
+        if true_labels.size(1) == 0:  # no object in the whole batch: one column of padding
+            true_boxes, true_labels = F.pad(true_boxes, (0, 0, 0, 1)), F.pad(true_labels, (0, 1))
+        is_object = true_labels > 0
+        whole_image = true_boxes.new_tensor([0.0, 0.0, 1.0, 1.0])  # padding needs a size whose logarithm is finite
+        true_boxes = torch.where(is_object.unsqueeze(2), true_boxes, whole_image)
+
+        object_for_each_prior, positive = match_priors(
+            true_boxes, is_object, cxcy_to_xy(self.priors_cxcy), self.threshold
+        )  # (N, P) both
+        true_classes = true_labels.gather(1, object_for_each_prior) * positive  # (N, P), background 0 where not positive
+        matched_boxes = true_boxes.gather(1, object_for_each_prior.unsqueeze(2).expand(-1, -1, 4))  # (N, P, 4)
+        true_locs = cxcy_to_gcxgcy(xy_to_cxcy(matched_boxes), self.priors_cxcy)
+
+        n_positives = positive.sum(dim=1)  # (N)
+        # Without positives both sums below are zero; dividing them by one instead of zero keeps them so.
+        n_positives_batch = n_positives.sum().clamp(min=1)
+        return {
+            "confidence": self._confidence_loss(predicted_scores, true_classes, positive, n_positives) / n_positives_batch,
+            "localization": self._localization_loss(predicted_locs, true_locs, positive) / n_positives_batch,
+        }
+
+    @staticmethod
+    def _localization_loss(predicted_locs, true_locs, positive):
+        """Smooth L1 loss, summed over the four offsets of all positive priors of the batch."""
+        loss = F.smooth_l1_loss(predicted_locs, true_locs, reduction="none").sum(dim=2)  # (N, P)
+        return torch.where(positive, loss, 0.0).sum()
+
+    def _confidence_loss(self, predicted_scores, true_classes, positive, n_positives):
+        """
+        Cross entropy, summed over the positive priors and, in each image, over its hardest negatives: the priors without an
+        object whose loss is highest, `neg_pos_ratio` for each positive one. All 8732 would drown the few positives.
+        """
+        loss = F.cross_entropy(predicted_scores.flatten(0, 1), true_classes.flatten(), reduction="none").view_as(positive)
+        positive_loss = torch.where(positive, loss, 0.0).sum()
+
+        negative_loss, _ = torch.where(positive, 0.0, loss).sort(dim=1, descending=True)  # (N, P), hardest first
+        hardness = torch.arange(loss.size(1), device=loss.device)  # 0 for the hardest
+        is_hard = hardness < self.neg_pos_ratio * n_positives.unsqueeze(1)  # (N, P)
+        return positive_loss + torch.where(is_hard, negative_loss, 0.0).sum()

@@ -1,0 +1,51 @@
+"""Where the tests find real data: a folder `shared` beside the checkout, or wherever SSD_SHARED says. Absent, those tests are skipped."""
+
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(os.environ.get("SSD_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+def shared_path(name):
+    """A file or folder of the shared data; skips the test where it is absent."""
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"needs {name} of the shared data, which are not here")
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """The published tutorial's own answers."""
+    return json.loads(shared_path("golden/golden.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def voc_annotations(tmp_path_factory):
+    """The folder VOCdevkit with all annotations of VOC2007 and VOC2012, and an empty file in place of each photograph."""
+    folder = tmp_path_factory.mktemp("voc")
+    with tarfile.open(shared_path("data/voc/voc_annotations.tar.xz")) as archive:
+        archive.extractall(folder, filter="data")
+    for year in ("VOC2007", "VOC2012"):
+        images = folder / "VOCdevkit" / year / "JPEGImages"
+        images.mkdir()
+        for annotation in (folder / "VOCdevkit" / year / "Annotations").iterdir():
+            (images / f"{annotation.stem}.jpg").touch()
+    return folder / "VOCdevkit"
+
+
+@pytest.fixture(scope="session")
+def blood_cells():
+    """The folder with photographs of blood cells, in VOC layout."""
+    return shared_path("data/BCCD")
+
+
+@pytest.fixture
+def random():
+    """A torch Generator with a fixed seed."""
+    return torch.Generator().manual_seed(0)

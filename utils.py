@@ -1,0 +1,684 @@
+"""What the other files share: the label map, data lists, box math, transforms, mean average precision, and command lines."""
+
+import argparse
+import dataclasses
+import inspect
+import json
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+# ---------------------------------------------------------------------------------------------------------------- labels
+
+voc_labels = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
+    "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+
+def create_label_map(labels):
+    """
+    Number the classes: background 0, then the labels from 1 in their order.
+
+    :raises ValueError: a label twice (upper and lower case count as the same), "background" among them, or none at all
+    """
+    repeated = [name for name, count in Counter(label.lower() for label in labels).items() if count > 1]
+    if repeated or "background" in (label.lower() for label in labels) or not labels:
+        raise ValueError(
+            f"labels: expected different class names without 'background', which is added here; got {list(labels)}"
+        )
+    return {"background": 0} | {label: number for number, label in enumerate(labels, start=1)}
+
+
+label_map = create_label_map(voc_labels)
+rev_label_map = {number: label for label, number in label_map.items()}
+
+
+# ------------------------------------------------------------------------------------------------------------ data lists
+
+
+class AnnotationError(ValueError):
+    """An annotation that can not be used and should not be guessed at; the message names the file and the remedy."""
+
+
+def _child_text(element, path, file, remedy):
+    """The text of a required tag, stripped."""
+    text = element.findtext(path)
+    if text is None or not text.strip():
+        raise AnnotationError(f"{file}: an <object> has no <{path}>: {remedy}")
+    return text.strip()
+
+
+def _coordinate(element, name, file):
+    """A coordinate of a box as it is written in the file, in VOC pixels."""
+    remedy = "correct the file, or take the image out of the list in ImageSets/Main"
+    text = _child_text(element, f"bndbox/{name}", file, remedy)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise AnnotationError(f"{file}: <{name}> should be a number of pixels, got {text!r}: {remedy}")
+    return value
+
+
+def _image_size(root):
+    """(width, height) as the annotation states it in <size>; infinite where it does not, so that nothing is clipped."""
+    size = []
+    for name in ("width", "height"):
+        try:
+            value = float(root.findtext(f"size/{name}", default=""))
+        except ValueError:
+            value = 0.0
+        size.append(value if value > 0 else math.inf)
+    return size
+
+
+def parse_annotation(annotation_path):
+    """
+    Read one VOC annotation. Boxes come out in continuous pixel edges, (x_min, y_min, x_max, y_max), where the image covers
+    0 to its width and height.
+
+    DEVIATION(coordinates): VOC counts pixels from 1 and includes both ends, so pixel 1 covers 0 to 1: one is taken off the low
+    edges and not, as in other tutorials, off all four. Plain overlaps then reproduce the official evaluation.
+
+    :param annotation_path: an XML file
+    :return: a list of objects, each {"name", "box", "difficult", "repairs"}. `repairs` lists what had to be done: "clipped" (the
+        box stuck out of the image), "no difficult tag" (taken as 0), "degenerate" (no width or height as written) or "outside"
+        (of the image): the last two have `box` None.
+    :raises AnnotationError: malformed XML; a missing name; a missing coordinate or one that is no number
+    """
+    try:
+        root = ElementTree.parse(annotation_path).getroot()
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: an encoding that is wrong or unknown
+        raise AnnotationError(f"{annotation_path}: not readable as XML ({error}): correct it or fetch it again") from error
+    width, height = _image_size(root)
+    objects = []
+    for element in root.iter("object"):
+        name = _child_text(element, "name", annotation_path, "write its class there")
+        repairs = []
+        difficult = (element.findtext("difficult") or "").strip()
+        if not difficult:
+            repairs.append("no difficult tag")
+
+        x_min, y_min, x_max, y_max = (_coordinate(element, edge, annotation_path) for edge in ("xmin", "ymin", "xmax", "ymax"))
+        box = [x_min - 1, y_min - 1, x_max, y_max]
+        clipped = [max(box[0], 0.0), max(box[1], 0.0), min(box[2], width), min(box[3], height)]
+        if x_max <= x_min or y_max <= y_min:
+            repairs.append("degenerate")
+            clipped = None
+        elif clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
+            repairs.append("outside")
+            clipped = None
+        elif clipped != box:
+            repairs.append("clipped")
+        objects.append({"name": name, "box": clipped, "difficult": int(difficult not in ("", "0")), "repairs": repairs})
+    return objects
+
+
+def read_image_ids(voc_path, image_set):
+    """
+    The image names that a VOC folder lists in ImageSets/Main/<image_set>.txt; repeated ones once.
+
+    :raises FileNotFoundError: the folder or the list is missing
+    """
+    voc_path = Path(voc_path)
+    list_path = voc_path / "ImageSets" / "Main" / f"{image_set}.txt"
+    if not voc_path.is_dir():
+        raise FileNotFoundError(
+            f"{voc_path}: no such folder: give the folder that holds JPEGImages, Annotations and ImageSets "
+            "(--voc07-path, --voc12-path), fetch PASCAL VOC with --download, or draw toy data with --toy"
+        )
+    if not list_path.is_file():
+        raise FileNotFoundError(f"{list_path}: no such list: write it, with the name of one image (without ending) a line")
+    lines = list_path.read_text(encoding="utf-8-sig").splitlines()  # -sig: some editors begin a file with a byte-order mark
+    return list(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
+
+
+def find_images(voc_path, image_ids, image_set):
+    """
+    The absolute path of each image, found by its name in JPEGImages; the pictures are not opened.
+
+    :raises FileNotFoundError: an image or its annotation is missing
+    """
+    voc_path = Path(voc_path).resolve()
+    endings = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+    folder = voc_path / "JPEGImages"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder: put the photographs there")
+    names = {path.stem: path for path in sorted(folder.iterdir(), reverse=True) if path.suffix.lower() in endings}
+    remedy = f"bring it back, or take {{}} out of ImageSets/Main/{image_set}.txt"
+    for image_id in image_ids:
+        if image_id not in names:
+            raise FileNotFoundError(f"{folder / image_id}.jpg: no such image: " + remedy.format(image_id))
+        annotation_path = voc_path / "Annotations" / f"{image_id}.xml"
+        if not annotation_path.is_file():
+            raise FileNotFoundError(f"{annotation_path}: no such annotation: " + remedy.format(image_id))
+    return [str(names[image_id]) for image_id in image_ids]
+
+
+def collect_labels(annotations):
+    """The class names that annotations use, sorted; of names that differ in upper and lower case only the first met."""
+    names = {}
+    for annotation in annotations:
+        for obj in annotation:
+            names.setdefault(obj["name"].lower(), obj["name"])
+    return tuple(sorted(names.values(), key=str.lower))
+
+
+def create_data_lists(voc07_path, voc12_path, output_folder, labels=voc_labels):
+    """
+    Write the five lists that training and evaluation read: TRAIN_images.json, TRAIN_objects.json, TEST_images.json,
+    TEST_objects.json and label_map.json. Training images are the `trainval` sets of both folders, test images the `test` set of
+    the first (of the second if it is the only one and has such a list). Any folder in VOC layout will do; either path may be empty.
+
+    Training images without a usable object are left out; test images all stay. What is repaired, dropped or left out is printed.
+
+    :param voc07_path: folder with Annotations, ImageSets and JPEGImages, or ""
+    :param voc12_path: a second one, or ""
+    :param output_folder: where the lists go
+    :param labels: class names, or "auto" to collect them from the annotations
+    :raises FileNotFoundError: a folder, list, image or annotation is missing
+    :raises AnnotationError: an annotation can not be used, or an object's class is not among the labels
+    :raises ValueError: both paths are empty, or no training image is left
+    """
+    sources = {"TRAIN": [(path, "trainval") for path in (voc07_path, voc12_path) if path], "TEST": []}
+    if not sources["TRAIN"]:
+        raise ValueError("create_data_lists: both paths are empty: give at least one folder in VOC layout")
+    first_path = sources["TRAIN"][0][0]
+    if voc07_path or (Path(first_path) / "ImageSets" / "Main" / "test.txt").is_file():
+        sources["TEST"] = [(first_path, "test")]
+
+    images, annotations = {}, {}  # by split: image paths, and the parsed annotation of each
+    for split, folders in sources.items():
+        images[split], annotations[split] = [], []
+        for folder, image_set in folders:
+            image_ids = read_image_ids(folder, image_set)
+            images[split] += find_images(folder, image_ids, image_set)
+            annotations[split] += [
+                (path, parse_annotation(path)) for path in (Path(folder) / "Annotations" / f"{name}.xml" for name in image_ids)
+            ]
+
+    if labels == "auto":
+        labels = collect_labels(objects for split in annotations.values() for _, objects in split)
+    names = create_label_map(labels)
+    lists = {"label_map.json": names}
+    for split in sources:
+        entries, counts = _object_entries(annotations[split], names)
+        usable = [split == "TEST" or len(entry["boxes"]) > 0 for entry in entries]
+        lists[f"{split}_images.json"] = [image for image, keep in zip(images[split], usable, strict=True) if keep]
+        lists[f"{split}_objects.json"] = [entry for entry, keep in zip(entries, usable, strict=True) if keep]
+        _print_summary(split, counts, n_listed=len(usable), n_left_out=usable.count(False))
+    if not lists["TRAIN_images.json"]:
+        raise ValueError(f"{first_path}: no training image has a usable object: look at the counts above")
+
+    output_folder = Path(output_folder)
+    output_folder.mkdir(parents=True, exist_ok=True)
+    for name, content in lists.items():
+        (output_folder / name).write_text(json.dumps(content), encoding="utf-8")
+    print(f"The lists are in {output_folder.resolve()}.")
+
+
+def _object_entries(annotations, names):
+    """
+    Entries of an objects list, {"boxes", "labels", "difficulties"}, one for each annotation, and the counts of what became of
+    the objects: {class name: Counter}.
+    """
+    by_lower_case = {name.lower(): number for name, number in names.items() if number > 0}
+    rev_names = {number: name for name, number in names.items()}
+    counts = defaultdict(Counter)
+    entries = []
+    for path, objects in annotations:
+        entry = {"boxes": [], "labels": [], "difficulties": []}
+        for obj in objects:
+            label = by_lower_case.get(obj["name"].lower())
+            if label is None:
+                known = ", ".join(name for name, number in names.items() if number > 0)
+                raise AnnotationError(
+                    f"{path}: class {obj['name']!r} is not among the labels ({known}): name all classes with --labels, "
+                    "or collect them with --labels auto"
+                )
+            counts[rev_names[label]].update(["objects", *obj["repairs"], *["difficult"] * obj["difficult"]])
+            if obj["box"] is not None:
+                entry["boxes"].append(obj["box"])
+                entry["labels"].append(label)
+                entry["difficulties"].append(obj["difficult"])
+                counts[rev_names[label]]["kept"] += 1
+        entries.append(entry)
+    return entries, {name: counts[name] for name, number in names.items() if number > 0}
+
+
+def _print_summary(split, counts, n_listed, n_left_out):
+    """Account for every image and object of a split, class by class."""
+    columns = ("objects", "kept", "difficult", "clipped", "degenerate", "outside", "no difficult tag")
+    total = sum(counts.values(), Counter())
+    print(f"\n{split}: {n_listed} images listed, {n_listed - n_left_out} kept, {n_left_out} left out (no usable object)")
+    print(f"  {'class':<20}" + "".join(f"{column:>{len(column) + 2}}" for column in columns))
+    for name, count in [*counts.items(), ("all", total)]:
+        print(f"  {name:<20}" + "".join(f"{count[column]:>{len(column) + 2}}" for column in columns))
+    print("  (degenerate boxes and those outside the image were dropped; boxes that stuck out of it were clipped)")
+
+
+# -------------------------------------------------------------------------------------------------------------- box math
+
+
+def xy_to_cxcy(xy):
+    """
+    Boundary coordinates to centre-size coordinates.
+
+    :param xy: (..., 4) x_min, y_min, x_max, y_max
+    :return: (..., 4) c_x, c_y, w, h
+    """
+    low, high = xy[..., :2], xy[..., 2:]
+    return torch.cat([(low + high) / 2, high - low], dim=-1)
+
+
+def cxcy_to_xy(cxcy):
+    """
+    Centre-size coordinates to boundary coordinates.
+
+    :param cxcy: (..., 4) c_x, c_y, w, h
+    :return: (..., 4) x_min, y_min, x_max, y_max
+    """
+    centre, size = cxcy[..., :2], cxcy[..., 2:]
+    return torch.cat([centre - size / 2, centre + size / 2], dim=-1)
+
+
+def cxcy_to_gcxgcy(cxcy, priors_cxcy):
+    """
+    Encode boxes as offsets from their priors (paper, equation 2). The factors 10 and 5 are one over the "variances" 0.1 and 0.2
+    of the authors' code: they bring the offsets to about the same size as the class scores' errors.
+
+    :param cxcy: (..., P, 4) one box for each prior
+    :param priors_cxcy: (P, 4)
+    :return: (..., P, 4) offsets g_c_x, g_c_y, g_w, g_h
+    """
+    centre, size = cxcy[..., :2], cxcy[..., 2:]
+    prior_centre, prior_size = priors_cxcy[..., :2], priors_cxcy[..., 2:]
+    return torch.cat([(centre - prior_centre) / (prior_size / 10), torch.log(size / prior_size) * 5], dim=-1)
+
+
+def gcxgcy_to_cxcy(gcxgcy, priors_cxcy):
+    """
+    Decode offsets to boxes: the inverse of cxcy_to_gcxgcy.
+
+    :param gcxgcy: (..., P, 4) offsets g_c_x, g_c_y, g_w, g_h
+    :param priors_cxcy: (P, 4)
+    :return: (..., P, 4) c_x, c_y, w, h
+    """
+    offset, log_size = gcxgcy[..., :2], gcxgcy[..., 2:]
+    prior_centre, prior_size = priors_cxcy[..., :2], priors_cxcy[..., 2:]
+    return torch.cat([offset * prior_size / 10 + prior_centre, torch.exp(log_size / 5) * prior_size], dim=-1)
+
+
+def find_jaccard_overlap(set_1, set_2):
+    """
+    The Jaccard overlap (intersection over union) of every box of one set with every box of another.
+
+    :param set_1: (..., n1, 4) boundary coordinates
+    :param set_2: (..., n2, 4) boundary coordinates, in the same unit
+    :return: (..., n1, n2), from 0 to 1; 0 for two boxes without area
+    """
+    x_min_1, y_min_1, x_max_1, y_max_1 = set_1.unsqueeze(-2).unbind(-1)  # each (..., n1, 1)
+    x_min_2, y_min_2, x_max_2, y_max_2 = set_2.unsqueeze(-3).unbind(-1)  # each (..., 1, n2)
+    width = torch.minimum(x_max_1, x_max_2) - torch.maximum(x_min_1, x_min_2)  # (..., n1, n2)
+    height = torch.minimum(y_max_1, y_max_2) - torch.maximum(y_min_1, y_min_2)
+    intersection = width.clamp(min=0) * height.clamp(min=0)  # boxes that miss each other have a negative width or height
+    area_1 = (x_max_1 - x_min_1) * (y_max_1 - y_min_1)
+    area_2 = (x_max_2 - x_min_2) * (y_max_2 - y_min_2)
+    union = area_1 + area_2 - intersection
+    return intersection / union.clamp(min=torch.finfo(union.dtype).tiny)
+
+
+def decimate(tensor, m):
+    """
+    Keep every m-th value along each dimension.
+
+    :param tensor: any tensor
+    :param m: a step for each dimension; None keeps the dimension whole
+    :return: the smaller tensor
+    :raises ValueError: not one step for each dimension
+    """
+    if len(m) != tensor.dim():
+        raise ValueError(f"decimate: expected {tensor.dim()} steps for a tensor {tuple(tensor.shape)}, got {m}")
+    for dimension, step in enumerate(m):
+        if step is not None:
+            indices = torch.arange(0, tensor.size(dimension), step, device=tensor.device)
+            tensor = tensor.index_select(dimension, indices)
+    return tensor
+
+
+# ------------------------------------------------------------------------------------------------------------ transforms
+
+IMAGE_SIZE = 300  # pixels along each side of the network's input
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, of values from 0 to 1: what torchvision's VGG-16 was trained with
+IMAGENET_STD = (0.229, 0.224, 0.225)
+FILLER = tuple(round(255 * mean) for mean in IMAGENET_MEAN)  # colour around an image that was zoomed out
+
+MAX_ZOOM_OUT = 4.0  # sides of the canvas, times the image's (paper, section 3.6)
+MIN_CROP_OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, None)  # None: no crop (section 2.2; 0: the paper's "randomly sample a patch")
+# DEVIATION(crop-scale): the paper says 0.1 to 1 of the image; the authors' code uses 0.3 to 1 for each side.
+CROP_SIDES = (0.3, 1.0)
+CROP_ASPECT_RATIOS = (0.5, 2.0)  # width / height in pixels
+CROP_TRIES = 50
+BRIGHTNESS = 32  # of 255, added or taken off (magnitudes of distort_param in the authors' code)
+CONTRAST = SATURATION = (0.5, 1.5)  # factor
+HUE = 18 / 180  # of the colour circle, either way
+
+
+def photometric_distort(image, rng):
+    """
+    Change brightness, contrast, saturation and hue, each with a chance of one half, in random order.
+
+    DEVIATION(photometric-order): in the authors' code only contrast changes place, first or last.
+
+    :param image: PIL image, RGB; left as it is
+    :param rng: numpy Generator
+    :return: PIL image
+    """
+    grey_levels = np.arange(256)
+
+    def brightness(image):
+        return image.point((grey_levels + rng.uniform(-BRIGHTNESS, BRIGHTNESS)).clip(0, 255).round().tolist() * 3)
+
+    def contrast(image):
+        return image.point((grey_levels * rng.uniform(*CONTRAST)).clip(0, 255).round().tolist() * 3)
+
+    def saturation(image):
+        hue, saturation, value = image.convert("HSV").split()
+        saturation = saturation.point((grey_levels * rng.uniform(*SATURATION)).clip(0, 255).round().tolist())
+        return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+
+    def hue(image):
+        hue, saturation, value = image.convert("HSV").split()
+        shift = round(256 * rng.uniform(-HUE, HUE))  # Pillow's circle has 256 steps
+        return Image.merge("HSV", (hue.point(((grey_levels + shift) % 256).tolist()), saturation, value)).convert("RGB")
+
+    distortions = (brightness, contrast, saturation, hue)
+    for i in rng.permutation(len(distortions)):
+        if rng.random() < 0.5:
+            image = distortions[i](image)
+    return image
+
+
+def zoom_out(width, height, rng):
+    """
+    Place the image at random on a larger canvas, so that its objects become small.
+
+    :return: the canvas, a window (x_min, y_min, x_max, y_max) in pixels of the image, larger than the image on all sides
+    """
+    factor = rng.uniform(1, MAX_ZOOM_OUT)
+    left, top = rng.uniform(0, width * (factor - 1)), rng.uniform(0, height * (factor - 1))
+    return -left, -top, width * factor - left, height * factor - top
+
+
+def random_crop(window, boxes_px, rng):
+    """
+    Choose a random part of a window that at least one object overlaps enough; objects become large, or partly hidden.
+
+    :param window: (x_min, y_min, x_max, y_max) in pixels
+    :param boxes_px: (n, 4) in the same pixels; without boxes any part will do
+    :param rng: numpy Generator
+    :return: the part, a window again; or the whole window, where no crop is what was drawn
+    """
+    x_min, y_min, x_max, y_max = window
+    while True:
+        min_overlap = MIN_CROP_OVERLAPS[rng.integers(len(MIN_CROP_OVERLAPS))]
+        if min_overlap is None:
+            return window
+        # All tries at once; the first good one counts
+        sizes = rng.uniform(*CROP_SIDES, (CROP_TRIES, 2)) * (x_max - x_min, y_max - y_min)  # (50, 2) width, height
+        low = (x_min, y_min) + rng.uniform(0, 1, (CROP_TRIES, 2)) * ((x_max - x_min, y_max - y_min) - sizes)
+        crops = np.concatenate([low, low + sizes], axis=1)  # (50, 4)
+        aspect_ratios = sizes[:, 0] / sizes[:, 1]
+        good = (aspect_ratios >= CROP_ASPECT_RATIOS[0]) & (aspect_ratios <= CROP_ASPECT_RATIOS[1])
+        if len(boxes_px) > 0:
+            overlaps = find_jaccard_overlap(torch.from_numpy(crops), boxes_px.double())  # (50, n)
+            good &= (overlaps.amax(dim=1) >= min_overlap).numpy()
+        if good.any():
+            return tuple(crops[good.argmax()].tolist())
+
+
+def cut_out(image, window, distort=None):
+    """
+    The pixels of a window of an image, 300 x 300, in one resampling; where the window reaches beyond the image it is filled.
+
+    :param image: PIL image, RGB
+    :param window: (x_min, y_min, x_max, y_max) in pixels of the image
+    :param distort: changes the colours of the image's part (not of the filling): PIL image -> PIL image
+    :return: PIL image, 300 x 300
+    """
+    places, source = [], []  # of the part that shows the image: edges in the result's whole pixels, and in the image's
+    for low, high, side in ((window[0], window[2], image.width), (window[1], window[3], image.height)):
+        scale = IMAGE_SIZE / (high - low)
+        # Pixels that the image covers in part only, at its border, are filled; the tolerance is for rounding errors.
+        place = max(0, math.ceil(-low * scale - 1e-6)), min(IMAGE_SIZE, math.floor((side - low) * scale + 1e-6))
+        places.append(place)
+        source.append([min(max(low + edge / scale, 0), side) for edge in place])
+    (left, right), (top, bottom) = places
+    canvas = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), FILLER)
+    if right <= left or bottom <= top:  # a crop beside the image
+        return canvas
+    box = source[0][0], source[1][0], source[0][1], source[1][1]
+    part = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=box)
+    canvas.paste(part if distort is None else distort(part), (left, top))
+    return canvas
+
+
+def to_tensor(image):
+    """
+    :param image: PIL image, RGB
+    :return: (3, height, width) float, normalised with ImageNet's mean and standard deviation
+    """
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float()
+    mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    return pixels.sub_(255 * mean).div_(255 * std)
+
+
+def transform(image, boxes, labels, difficulties, split, rng=None):
+    """
+    Make a picture the network's input; for training, with the augmentations of the paper (sections 2.2 and 3.6). They decide on
+    a window of the picture first and touch the pixels once: the window alone is resampled, then distorted in colour.
+
+    :param image: PIL image, RGB
+    :param boxes: (n, 4) float, boundary coordinates in pixels; n may be 0
+    :param labels: (n,) long
+    :param difficulties: (n,) bool
+    :param split: "TRAIN" or "TEST"
+    :param rng: numpy Generator that decides the augmentations; by default a fresh one
+    :return: image (3, 300, 300) float, normalised; boxes (m, 4), fractional; labels and difficulties (m,) of the m <= n objects
+        whose centre is still in the picture
+    :raises ValueError: another split
+    """
+    if split not in ("TRAIN", "TEST"):
+        raise ValueError(f"split: expected 'TRAIN' or 'TEST', got {split!r}")
+    window, flip, distort = (0, 0, image.width, image.height), False, None
+    if split == "TRAIN":
+        rng = np.random.default_rng() if rng is None else rng
+        if rng.random() < 0.5:
+            window = zoom_out(image.width, image.height, rng)
+        window = random_crop(window, boxes, rng)
+        flip = rng.random() < 0.5
+
+        def distort(part):
+            return photometric_distort(part, rng)
+
+    low, high = torch.tensor(window[:2], dtype=torch.float32), torch.tensor(window[2:], dtype=torch.float32)
+    centres = xy_to_cxcy(boxes)[:, :2]
+    stays = ((centres >= low) & (centres <= high)).all(dim=1)  # (n,)
+    boxes = ((boxes[stays] - low.repeat(2)) / (high - low).repeat(2)).clamp(0, 1)  # what sticks out of the window is cut off
+
+    image = cut_out(image, window, distort)
+    if flip:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        x_min, y_min, x_max, y_max = boxes.unbind(dim=1)
+        boxes = torch.stack([1 - x_max, y_min, 1 - x_min, y_max], dim=1)
+    return to_tensor(image), boxes, labels[stays], difficulties[stays]
+
+
+# ------------------------------------------------------------------------------------------------ mean average precision
+
+
+def calculate_mAP(
+    det_boxes, det_labels, det_scores, true_boxes, true_labels, true_difficulties,
+    label_map=label_map, metric="11-point", min_overlap=0.5,
+):  # fmt: skip
+    """
+    Average precision of each class, and their mean, as the VOC devkit defines them (Everingham et al. 2010, section 4.2).
+
+    All arguments are lists with one tensor an image. Boxes may be in any unit, the same for detections and objects.
+
+    :param det_boxes, det_labels, det_scores: detections, tensors (n, 4), (n,) and (n,)
+    :param true_boxes, true_labels, true_difficulties: objects, tensors (m, 4), (m,) and (m,); a difficult one neither counts as
+        missed nor its detection as false
+    :param label_map: {class name: number}
+    :param metric: "11-point" (VOC2007: mean of the best precision at recalls 0, 0.1 ... 1) or "area" (VOC2010: area under the curve)
+    :param min_overlap: a detection is right if its Jaccard overlap with an object is above this
+    :return: {class name: AP}, NaN for a class without countable objects; and the mean of the others (NaN if there is none)
+    :raises ValueError: another metric, or lists of different lengths
+    """
+    if metric not in ("11-point", "area"):
+        raise ValueError(f"metric: expected '11-point' or 'area', got {metric!r}")
+    lengths = {len(entry) for entry in (det_boxes, det_labels, det_scores, true_boxes, true_labels, true_difficulties)}
+    if len(lengths) != 1:
+        raise ValueError(f"calculate_mAP: expected lists with one tensor for each image, got the lengths {sorted(lengths)}")
+    if lengths == {0}:
+        return dict.fromkeys([name for name in label_map if label_map[name] > 0], math.nan), math.nan
+
+    n_images = len(det_boxes)
+    det_images = _image_numbers(det_labels)
+    true_images = _image_numbers(true_labels)
+    det_boxes, det_labels, det_scores = torch.cat(det_boxes), torch.cat(det_labels), torch.cat(det_scores)
+    true_boxes, true_labels, true_difficulties = torch.cat(true_boxes), torch.cat(true_labels), torch.cat(true_difficulties).bool()
+
+    average_precisions = {}
+    for name, label in label_map.items():
+        if label == 0:
+            continue
+        objects = true_labels == label
+        n_objects = int((objects & ~true_difficulties).sum())
+        if n_objects == 0:
+            average_precisions[name] = math.nan
+            continue
+        ranked = (det_labels == label).nonzero().squeeze(1)
+        ranked = ranked[det_scores[ranked].argsort(descending=True, stable=True)]
+        is_true, is_false = judge_detections(
+            det_images[ranked], det_boxes[ranked],
+            true_images[objects], true_boxes[objects], true_difficulties[objects], n_images, min_overlap,
+        )  # fmt: skip
+        average_precisions[name] = average_precision(is_true, is_false, n_objects, metric)
+    countable = [ap for ap in average_precisions.values() if not math.isnan(ap)]
+    return average_precisions, sum(countable) / len(countable) if countable else math.nan
+
+
+def _image_numbers(tensors):
+    """For tensors of n_0, n_1 ... rows: 0 n_0 times, 1 n_1 times, and so on."""
+    return torch.repeat_interleave(torch.tensor([len(tensor) for tensor in tensors])).to(tensors[0].device)
+
+
+def judge_detections(det_images, det_boxes, true_images, true_boxes, true_difficulties, n_images, min_overlap):
+    """
+    Tell right from wrong detections of one class. A detection is held against the object of its image that it overlaps most. It
+    is true if it overlaps that enough and no better detection did, and false otherwise; one on a difficult object is neither.
+
+    :param det_images: (D,) long, the image of each detection, best score first
+    :param det_boxes: (D, 4)
+    :param true_images: (T,) long, T >= 1, ascending
+    :param true_boxes: (T, 4)
+    :param true_difficulties: (T,) bool
+    :return: whether a detection is true (D,) bool, and whether it is false (D,) bool
+    """
+    # The objects of a detection's image stand in a row in true_boxes: side by side, as wide as the fullest image
+    n_objects = torch.bincount(true_images, minlength=n_images)  # (n_images)
+    first = n_objects.cumsum(0) - n_objects
+    column = torch.arange(int(n_objects.max()), device=det_images.device)  # (M)
+    is_object = column < n_objects[det_images].unsqueeze(1)  # (D, M)
+    objects = torch.where(is_object, first[det_images].unsqueeze(1) + column, 0)  # (D, M), indices below T
+    overlap = find_jaccard_overlap(det_boxes.unsqueeze(1), true_boxes[objects]).squeeze(1)  # (D, M)
+    overlap, best = torch.where(is_object, overlap, -1.0).max(dim=1)  # (D) both
+
+    objects = objects.gather(1, best.unsqueeze(1)).squeeze(1)  # (D)
+    hits = overlap > min_overlap
+    counts = hits & ~true_difficulties[objects]
+    rank = torch.arange(len(det_images), device=det_images.device)
+    first_hit = torch.full((len(true_boxes),), len(rank), device=rank.device)  # the rank of the best detection of each object
+    first_hit.scatter_reduce_(0, objects[counts], rank[counts], reduce="amin")
+    is_true = counts & (first_hit[objects] == rank)
+    return is_true, ~hits | (counts & ~is_true)
+
+
+def average_precision(is_true, is_false, n_objects, metric):
+    """
+    Average precision of one class.
+
+    :param is_true, is_false: (D,) bool, what each detection is, best score first
+    :param n_objects: number of objects to be found, at least 1
+    :param metric: "11-point" or "area"
+    :return: a number from 0 to 1
+    """
+    n_true, n_false = is_true.cumsum(0), is_false.cumsum(0)  # (D) both, among the detections so far
+    precision = n_true.double() / (n_true + n_false).clamp(min=1)
+    if metric == "11-point":
+        # Recall is n_true / n_objects; whole numbers compare it with k / 10 without rounding error
+        best = [precision[10 * n_true >= k * n_objects] for k in range(11)]
+        return sum(float(values.max()) if len(values) else 0.0 for values in best) / 11
+    best_from_here = precision.flip(0).cummax(0).values.flip(0)  # at this recall or any higher one
+    return float((best_from_here * is_true).sum()) / n_objects
+
+
+# --------------------------------------------------------------------------------------------------------- command lines
+
+
+def read_command_line(parameters_class, description, argv=None, positional=None):
+    """
+    Let the command line change the parameters that stand at the beginning of a script: `batch_size: int = 32  # comment` can be
+    changed with `--batch-size 8`, and the comment is what --help says about it.
+
+    :param parameters_class: a dataclass whose fields have a default each: a text, a number, a truth value (--x / --no-x) or a
+        tuple (any number of values)
+    :param description: what the script does
+    :param argv: arguments; by default those of the program
+    :param positional: name of a tuple that takes the arguments without a name
+    :return: the parameters, and the set of the names of those that were given
+    """
+    comments = dict(re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(parameters_class), flags=re.MULTILINE))
+    # SUPPRESS: what was not given is absent from the result
+    parser = argparse.ArgumentParser(description=description, argument_default=argparse.SUPPRESS)
+    for field in dataclasses.fields(parameters_class):
+        default = field.default
+        help_text = f"{comments.get(field.name, '')} (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
+        flag = "--" + field.name.replace("_", "-")
+        help_text = help_text.replace("%", "%%")
+        if field.name == positional:
+            parser.add_argument(field.name, nargs="+", metavar=field.name.upper().removesuffix("S"), help=comments[field.name])
+        elif isinstance(default, bool):
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=help_text)
+        elif isinstance(default, tuple):
+            parser.add_argument(flag, nargs="+", type=type(default[0]) if default else str, help=help_text)
+        else:
+            parser.add_argument(flag, type=type(default), help=help_text)
+    given = vars(parser.parse_args(argv))
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return parameters_class(**values), set(values)
+
+
+def choose_device(name):
+    """
+    :param name: "auto" for a GPU if there is one, or a name that torch knows ("cpu", "cuda", "cuda:1")
+    :return: torch.device
+    :raises ValueError: there is no such device here
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        raise ValueError(f"--device {name}: not available here ({str(error).splitlines()[0]}): use --device cpu") from error
+    return device
