@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from utils import transform
 
@@ -27,18 +27,28 @@ def read_list(data_folder, name):
         raise ValueError(f"{path}: not readable as JSON ({error}): make the lists again with create_data_lists.py") from error
 
 
+def upright_rgb(image):
+    """
+    A picture of any mode (grey, palette, with transparency, CMYK) as RGB, turned upright if its EXIF data say that the camera was
+    held sideways. Boxes refer to the upright picture, as viewers and labelling tools show it.
+
+    :param image: PIL image; left as it is
+    :return: PIL image, RGB
+    """
+    return ImageOps.exif_transpose(image).convert("RGB")
+
+
 def read_image(path):
     """
-    Read a picture of any mode as upright RGB: if its EXIF data say that the camera was held sideways, it is turned. Boxes refer
-    to the upright picture, as viewers and labelling tools show it.
+    Read a picture file.
 
     :param path: picture file
-    :return: PIL image, RGB
+    :return: PIL image, upright and RGB
     :raises ValueError: the file can not be read as a picture; the message names it
     """
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            return upright_rgb(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises for bad files
         raise ValueError(f"{path}: not readable as a picture ({error}): replace it, or take it out of the lists") from error
 
@@ -116,6 +126,25 @@ class PascalVOCDataset(Dataset):
             boxes, labels, difficulties = boxes[~difficulties], labels[~difficulties], difficulties[~difficulties]
         rng = np.random.default_rng((self.seed, int(self._epoch), i)) if self.split == "TRAIN" else None
         return transform(image, boxes, labels, difficulties, self.split, rng)
+
+
+class ShuffledOrder(Sampler):
+    """An order of the images for every epoch; it depends on the seed and the epoch, and on nothing else."""
+
+    def __init__(self, n_images, seed):
+        self.n_images = n_images
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch):
+        """Choose the epoch whose order comes next."""
+        self.epoch = epoch
+
+    def __len__(self):
+        return self.n_images
+
+    def __iter__(self):
+        return iter(np.random.default_rng((self.seed, self.epoch)).permutation(self.n_images).tolist())
 
 
 def collate_fn(batch):

@@ -22,7 +22,7 @@ class FeatureMap(NamedTuple):
 
 # Everything about priors follows from this table (paper, section 2.2). The scales grow evenly from 0.2 to 0.9; conv4_3 has 0.1.
 # DEVIATION(prior-scales): the authors' released code spaces the scales a little differently (0.1, 0.2, 0.37 ... 0.88) and centres
-# the priors of a map by its stride in pixels. These are the paper's own numbers, as the published checkpoints of the tutorial have them.
+# the priors of a map by its stride in pixels. These are the numbers of the paper and of the published tutorial's checkpoints.
 FEATURE_MAPS = {
     "conv4_3": FeatureMap(38, 512, 0.1, (1.0, 2.0, 1 / 2)),
     "conv7": FeatureMap(19, 1024, 0.2, (1.0, 2.0, 3.0, 1 / 2, 1 / 3)),
@@ -36,7 +36,7 @@ MAX_CANDIDATES_PER_CLASS = 400
 
 
 class VGGBase(nn.Module):
-    """VGG-16 made into a feature extractor: convolutions only, and a last pooling that keeps the resolution (paper, section 3)."""
+    """VGG-16 as a feature extractor: convolutions only, and a last pooling that keeps the resolution (paper, section 3)."""
 
     def __init__(self):
         super().__init__()
@@ -353,7 +353,8 @@ def match_priors(boxes_xy, is_object, priors_xy, threshold):
     penalty = torch.arange(n_priors, dtype=torch.float64, device=overlap.device) * torch.finfo(torch.float64).eps
     candidate_priors = (overlap.double() - penalty).topk(n_candidates, dim=2).indices  # (N, M, K)
     candidates = overlap.gather(2, candidate_priors)  # (N, M, K), the best first
-    images = torch.arange(n_images, device=boxes_xy.device)
+    images = torch.arange(n_images, device=overlap.device)
+    objects = torch.arange(n_objects, device=overlap.device)
     for _ in range(n_objects):  # a round settles one object of each image, all images at once
         best_overlap, pair = candidates.flatten(1).max(dim=1)  # (N) both
         settled_object = pair // n_candidates
@@ -363,14 +364,14 @@ def match_priors(boxes_xy, is_object, priors_xy, threshold):
         object_for_each_prior[images, settled_prior] = torch.where(unsettled, settled_object, previous)
         positive[images, settled_prior] |= unsettled
 
-        settled = candidate_priors == settled_prior[:, None, None]  # this prior is no longer free ...
-        settled |= (torch.arange(n_objects, device=pair.device) == settled_object[:, None]).unsqueeze(2)  # ... this object has its own
-        candidates = candidates.masked_fill(settled, -1.0)
+        taken = candidate_priors == settled_prior[:, None, None]  # (N, M, K), this prior is no longer free ...
+        done = objects == settled_object[:, None]  # (N, M), ... and this object has its own
+        candidates = candidates.masked_fill(taken | done.unsqueeze(2), -1.0)
     return object_for_each_prior, positive
 
 
 class MultiBoxLoss(nn.Module):
-    """The MultiBox loss: how wrong the predicted boxes of matched priors are, and how wrong all classes are (paper, section 2.2)."""
+    """The MultiBox loss: how wrong the boxes of matched priors are, and how wrong the class scores are (paper, section 2.2)."""
 
     def __init__(self, priors_cxcy, threshold=0.5, neg_pos_ratio=3, alpha=1.0):
         """
@@ -440,3 +441,44 @@ class MultiBoxLoss(nn.Module):
         hardness = torch.arange(loss.size(1), device=loss.device)  # 0 for the hardest
         is_hard = hardness < self.neg_pos_ratio * n_positives.unsqueeze(1)  # (N, P)
         return positive_loss + torch.where(is_hard, negative_loss, 0.0).sum()
+
+
+# ---------------------------------------------------------------------------------------- where and how precisely it all runs
+
+
+def choose_device(name):
+    """
+    :param name: "auto" for a GPU if there is one, or a name that torch knows ("cpu", "cuda", "cuda:1")
+    :return: torch.device
+    :raises ValueError: there is no such device here
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        raise ValueError(f"--device {name}: not available here ({str(error).splitlines()[0]}): use --device cpu") from error
+    return device
+
+
+def autocast(device, precision):
+    """
+    A context in which convolutions run in the chosen precision; the weights, the loss and the decoding of boxes are in float32
+    in any case.
+
+    :param device: torch.device
+    :param precision: "float32", "bfloat16", or "auto" for bfloat16 where the hardware computes in it
+    :return: context manager
+    :raises ValueError: another precision
+    """
+    if precision not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"precision: expected auto, float32 or bfloat16, got {precision!r}")
+    if precision == "auto":
+        if device.type == "cuda":
+            has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere and later
+        else:  # older releases of torch can not tell what the processor has
+            capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+            has_bfloat16 = capabilities.get("amx_bf16", False) or capabilities.get("avx512_bf16", False)
+        precision = "bfloat16" if has_bfloat16 else "float32"
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")

@@ -30,9 +30,7 @@ def create_label_map(labels):
     """
     repeated = [name for name, count in Counter(label.lower() for label in labels).items() if count > 1]
     if repeated or "background" in (label.lower() for label in labels) or not labels:
-        raise ValueError(
-            f"labels: expected different class names without 'background', which is added here; got {list(labels)}"
-        )
+        raise ValueError(f"labels: expected different class names without 'background', which is added here; got {list(labels)}")
     return {"background": 0} | {label: number for number, label in enumerate(labels, start=1)}
 
 
@@ -176,7 +174,7 @@ def create_data_lists(voc07_path, voc12_path, output_folder, labels=voc_labels):
     """
     Write the five lists that training and evaluation read: TRAIN_images.json, TRAIN_objects.json, TEST_images.json,
     TEST_objects.json and label_map.json. Training images are the `trainval` sets of both folders, test images the `test` set of
-    the first (of the second if it is the only one and has such a list). Any folder in VOC layout will do; either path may be empty.
+    the first (of the second if it is alone and has such a list). Any folder in VOC layout will do; either path may be empty.
 
     Training images without a usable object are left out; test images all stay. What is repaired, dropped or left out is printed.
 
@@ -538,7 +536,7 @@ def calculate_mAP(
     :param true_boxes, true_labels, true_difficulties: objects, tensors (m, 4), (m,) and (m,); a difficult one neither counts as
         missed nor its detection as false
     :param label_map: {class name: number}
-    :param metric: "11-point" (VOC2007: mean of the best precision at recalls 0, 0.1 ... 1) or "area" (VOC2010: area under the curve)
+    :param metric: "11-point" (VOC2007: mean of the best precision at recalls 0, 0.1 ... 1) or "area" (VOC2010: under the curve)
     :param min_overlap: a detection is right if its Jaccard overlap with an object is above this
     :return: {class name: AP}, NaN for a class without countable objects; and the mean of the others (NaN if there is none)
     :raises ValueError: another metric, or lists of different lengths
@@ -552,10 +550,10 @@ def calculate_mAP(
         return dict.fromkeys([name for name in label_map if label_map[name] > 0], math.nan), math.nan
 
     n_images = len(det_boxes)
-    det_images = _image_numbers(det_labels)
-    true_images = _image_numbers(true_labels)
-    det_boxes, det_labels, det_scores = torch.cat(det_boxes), torch.cat(det_labels), torch.cat(det_scores)
-    true_boxes, true_labels, true_difficulties = torch.cat(true_boxes), torch.cat(true_labels), torch.cat(true_difficulties).bool()
+    det_images, true_images = _image_numbers(det_labels), _image_numbers(true_labels)
+    det_boxes, det_labels, det_scores = map(torch.cat, (det_boxes, det_labels, det_scores))
+    true_boxes, true_labels, true_difficulties = map(torch.cat, (true_boxes, true_labels, true_difficulties))
+    true_difficulties = true_difficulties.bool()
 
     average_precisions = {}
     for name, label in label_map.items():
@@ -652,11 +650,12 @@ def read_command_line(parameters_class, description, argv=None, positional=None)
     parser = argparse.ArgumentParser(description=description, argument_default=argparse.SUPPRESS)
     for field in dataclasses.fields(parameters_class):
         default = field.default
-        help_text = f"{comments.get(field.name, '')} (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"
         flag = "--" + field.name.replace("_", "-")
-        help_text = help_text.replace("%", "%%")
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        help_text = comments.get(field.name, "") + f" (default: {shown})" * (shown != "")
+        help_text = help_text.replace("%", "%%")  # argparse formats it
         if field.name == positional:
-            parser.add_argument(field.name, nargs="+", metavar=field.name.upper().removesuffix("S"), help=comments[field.name])
+            parser.add_argument(field.name, nargs="+", metavar=field.name.upper().removesuffix("S"), help=help_text)
         elif isinstance(default, bool):
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=help_text)
         elif isinstance(default, tuple):
@@ -666,19 +665,3 @@ def read_command_line(parameters_class, description, argv=None, positional=None)
     given = vars(parser.parse_args(argv))
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     return parameters_class(**values), set(values)
-
-
-def choose_device(name):
-    """
-    :param name: "auto" for a GPU if there is one, or a name that torch knows ("cpu", "cuda", "cuda:1")
-    :return: torch.device
-    :raises ValueError: there is no such device here
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
-        raise ValueError(f"--device {name}: not available here ({str(error).splitlines()[0]}): use --device cpu") from error
-    return device

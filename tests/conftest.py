@@ -1,4 +1,4 @@
-"""Where the tests find real data: a folder `shared` beside the checkout, or wherever SSD_SHARED says. Absent, those tests are skipped."""
+"""Where the tests find real data: in a folder `shared` beside the checkout, or where SSD_SHARED says; else they are skipped."""
 
 import json
 import os
