@@ -88,8 +88,8 @@ def parse_annotation(annotation_path):
 
     :param annotation_path: an XML file
     :return: a list of objects, each {"name", "box", "difficult", "repairs"}. `repairs` lists what had to be done: "clipped" (the
-        box stuck out of the image), "no difficult tag" (taken as 0), "degenerate" (no width or height as written) or "outside"
-        (of the image): the last two have `box` None.
+        box stuck out of the image), "no difficult tag" (nor 0 or 1 in it: taken as 0), "degenerate" (no width or height as
+        written) or "outside" (of the image): the last two have `box` None.
     :raises AnnotationError: malformed XML; a missing name; a missing coordinate or one that is no number
     """
     try:
@@ -102,7 +102,7 @@ def parse_annotation(annotation_path):
         name = _child_text(element, "name", annotation_path, "write its class there")
         repairs = []
         difficult = (element.findtext("difficult") or "").strip()
-        if not difficult:
+        if difficult not in ("0", "1"):
             repairs.append("no difficult tag")
 
         x_min, y_min, x_max, y_max = (_coordinate(element, edge, annotation_path) for edge in ("xmin", "ymin", "xmax", "ymax"))
@@ -116,7 +116,7 @@ def parse_annotation(annotation_path):
             clipped = None
         elif clipped != box:
             repairs.append("clipped")
-        objects.append({"name": name, "box": clipped, "difficult": int(difficult not in ("", "0")), "repairs": repairs})
+        objects.append({"name": name, "box": clipped, "difficult": int(difficult == "1"), "repairs": repairs})
     return objects
 
 

@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from checkpoints import model_state, save_checkpoint
+from create_data_lists import create_toy_data
+from model import SSD300
+
 SHARED = Path(os.environ.get("SSD_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
@@ -49,3 +53,22 @@ def blood_cells():
 def random():
     """A torch Generator with a fixed seed."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def toy_folder(tmp_path_factory):
+    """A folder with toy data of two classes: 6 training and 4 test images, and their lists."""
+    folder = tmp_path_factory.mktemp("toy")
+    create_toy_data(folder, n_classes=2, n_train=6, n_test=4, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_checkpoint(toy_folder, tmp_path_factory):
+    """A checkpoint of a model with random weights for the classes of the toy data."""
+    label_map = json.loads((toy_folder / "label_map.json").read_text())
+    torch.manual_seed(0)
+    model = SSD300(len(label_map), pretrained=False)
+    path = tmp_path_factory.mktemp("checkpoint") / "random.pth.tar"
+    save_checkpoint(path, model_state(model, label_map))
+    return path

@@ -1,8 +1,10 @@
-"""Slow, obvious versions of what `model.py` does for whole batches at once: plain loops, one number at a time, double precision."""
+"""Slow, obvious versions of what `model.py` does for whole batches at once: plain loops in double precision."""
 
 import math
 
 import torch
+
+from model import FEATURE_MAPS, SSD300
 
 
 def slow_jaccard(box, other):
@@ -77,7 +79,7 @@ def slow_hard_negatives(losses, matched, ratio):
     """Indices of the `ratio` x positives priors with the highest losses among those that are not matched with an object."""
     negatives = [prior for prior in range(len(losses)) if matched[prior] is None]
     n_positives = len(losses) - len(negatives)
-    negatives.sort(key=lambda prior: -float(losses[prior]))
+    negatives.sort(key=lambda prior: -losses[prior].item())
     return negatives[: ratio * n_positives]
 
 
@@ -94,8 +96,9 @@ def slow_multibox_loss(predictions, boxes, labels, priors, matchings, neg_pos_ra
     n_positives = 0
     for image, matched in enumerate(matchings):
         losses = []
+        rows, offsets = predicted_scores[image].unbind(), predicted_locs[image].unbind()
         for prior, object_ in enumerate(matched):
-            row = predicted_scores[image, prior]
+            row = rows[prior]
             label = 0 if object_ is None else labels[image][object_]
             losses.append(torch.logsumexp(row, dim=0) - row[label])
             if object_ is None:
@@ -103,7 +106,7 @@ def slow_multibox_loss(predictions, boxes, labels, priors, matchings, neg_pos_ra
             n_positives += 1
             confidence = confidence + losses[prior]
             target = slow_encode(boxes[image][object_], priors[prior])
-            for predicted, wanted in zip(predicted_locs[image, prior], target, strict=True):
+            for predicted, wanted in zip(offsets[prior], target, strict=True):
                 localization = localization + slow_smooth_l1(predicted - wanted)
         for prior in slow_hard_negatives(losses, matched, neg_pos_ratio):
             confidence = confidence + losses[prior]
@@ -148,3 +151,12 @@ def slow_detection(locs, scores, priors, min_score, max_overlap, top_k, limit=40
         found += [(candidates[index][0], label, candidates[index][1]) for index in kept]
     found.sort(key=lambda detection: -detection[0])
     return found[:top_k]
+
+
+def tutorial_priors():
+    """Our priors with 0.333 in place of 1/3, as the published tutorial's code made its answers in `golden.json`."""
+    table = {
+        name: feature_map._replace(aspect_ratios=tuple(0.333 if ratio == 1 / 3 else ratio for ratio in feature_map.aspect_ratios))
+        for name, feature_map in FEATURE_MAPS.items()
+    }
+    return SSD300.create_prior_boxes(table)

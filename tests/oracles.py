@@ -1,0 +1,136 @@
+"""Slow and obvious versions of what the code does fast: plain Python loops, straight from the definitions."""
+
+import math
+
+from PIL import Image
+
+from utils import FILLER, IMAGE_SIZE
+
+
+def slow_jaccard_overlap(box_1, box_2):
+    """Intersection over union of two boxes, lists of x_min, y_min, x_max, y_max; 0 for boxes without area."""
+    width = max(0, min(box_1[2], box_2[2]) - max(box_1[0], box_2[0]))
+    height = max(0, min(box_1[3], box_2[3]) - max(box_1[1], box_2[1]))
+    areas = [(x_max - x_min) * (y_max - y_min) for x_min, y_min, x_max, y_max in (box_1, box_2)]
+    union = sum(areas) - width * height
+    return width * height / union if union > 0 else 0.0
+
+
+def slow_decimate(matrix, step_1, step_2):
+    """Every step_1-th row and of these every step_2-th value of a list of lists; None keeps all."""
+    return [
+        [value for j, value in enumerate(row) if step_2 is None or j % step_2 == 0]
+        for i, row in enumerate(matrix)
+        if step_1 is None or i % step_1 == 0
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------ transforms
+
+
+def slow_cut_out(image, window):
+    """A window with whole-number edges, cut out of an image in steps: draw the canvas, paste the image, crop, resize."""
+    x_min, y_min, x_max, y_max = window
+    left, top = max(0, -x_min), max(0, -y_min)
+    canvas = Image.new("RGB", (left + max(image.width, x_max), top + max(image.height, y_max)), FILLER)
+    canvas.paste(image, (left, top))
+    part = canvas.crop((left + x_min, top + y_min, left + x_max, top + y_max))
+    return part.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
+
+
+def slow_transform_boxes(boxes_px, window, flip):
+    """
+    What becomes of boxes, lists of pixels, when a window of the image is all that is kept.
+
+    :return: fractional boxes of the objects whose centre is in the window, and their places in the list
+    """
+    x_min, y_min, x_max, y_max = window
+    width, height = x_max - x_min, y_max - y_min
+    boxes, kept = [], []
+    for place, (left, top, right, bottom) in enumerate(boxes_px):
+        if not (x_min <= (left + right) / 2 <= x_max and y_min <= (top + bottom) / 2 <= y_max):
+            continue
+        left, right = max(left, x_min), min(right, x_max)
+        top, bottom = max(top, y_min), min(bottom, y_max)
+        if flip:
+            left, right = x_min + x_max - right, x_min + x_max - left
+        boxes.append([(left - x_min) / width, (top - y_min) / height, (right - x_min) / width, (bottom - y_min) / height])
+        kept.append(place)
+    return boxes, kept
+
+
+# ------------------------------------------------------------------------------------------------ mean average precision
+
+
+def slow_judgements(detections, objects, min_overlap):
+    """
+    The devkit's loop over the detections of one class.
+
+    :param detections: list of (score, image, box)
+    :param objects: list of (image, box, difficult)
+    :return: one of "true", "false" and "ignored" for each detection, best score first; equal scores in the order given
+    """
+    found = set()
+    judgements = []
+    for _, image, box in sorted(detections, key=lambda detection: -detection[0]):
+        best, best_overlap = None, -math.inf
+        for place, (object_image, object_box, _) in enumerate(objects):
+            if object_image == image and slow_jaccard_overlap(box, object_box) > best_overlap:
+                best, best_overlap = place, slow_jaccard_overlap(box, object_box)
+        if best_overlap <= min_overlap:
+            judgements.append("false")
+        elif objects[best][2]:
+            judgements.append("ignored")
+        elif best in found:
+            judgements.append("false")
+        else:
+            found.add(best)
+            judgements.append("true")
+    return judgements
+
+
+def slow_average_precision(detections, objects, metric, min_overlap=0.5):
+    """
+    Average precision of one class; arguments as for slow_judgements. Recalls are compared as whole numbers. NaN without a
+    countable object.
+    """
+    n_objects = sum(not difficult for _, _, difficult in objects)
+    if n_objects == 0:
+        return math.nan
+    curve = []  # (number of true detections, precision) after each detection
+    n_true = n_false = 0
+    for judgement in slow_judgements(detections, objects, min_overlap):
+        n_true += judgement == "true"
+        n_false += judgement == "false"
+        if judgement != "ignored":
+            curve.append((n_true, n_true / (n_true + n_false)))
+    if metric == "11-point":
+        total = 0.0
+        for k in range(11):
+            total += max([precision for n, precision in curve if 10 * n >= k * n_objects], default=0.0)
+        return total / 11
+    area = 0.0
+    for n in range(1, n_objects + 1):  # the curve from recall (n - 1) / n_objects to n / n_objects
+        area += max([precision for n_found, precision in curve if n_found >= n], default=0.0) / n_objects
+    return area
+
+
+def slow_mean_average_precision(
+    det_boxes, det_labels, det_scores, true_boxes, true_labels, true_difficulties, label_map, metric="11-point", min_overlap=0.5
+):
+    """Arguments and answer as of calculate_mAP, but lists (an image) of lists in place of lists of tensors."""
+    average_precisions = {}
+    for name, label in label_map.items():
+        if label == 0:
+            continue
+        detections, objects = [], []
+        for image in range(len(det_boxes)):
+            for box, det_label, score in zip(det_boxes[image], det_labels[image], det_scores[image], strict=True):
+                if det_label == label:
+                    detections.append((score, image, box))
+            for box, true_label, difficult in zip(true_boxes[image], true_labels[image], true_difficulties[image], strict=True):
+                if true_label == label:
+                    objects.append((image, box, bool(difficult)))
+        average_precisions[name] = slow_average_precision(detections, objects, metric, min_overlap)
+    countable = [ap for ap in average_precisions.values() if not math.isnan(ap)]
+    return average_precisions, sum(countable) / len(countable) if countable else math.nan
