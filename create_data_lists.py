@@ -25,10 +25,13 @@ from tqdm import tqdm
 import utils
 from utils import voc_labels
 
+# The toy set unless something else is asked for: what train.py --toy learns in minutes on two processor cores
+TOY_CLASSES, TOY_IMAGES, TOY_TEST_IMAGES = 3, 600, 60
+
 
 @dataclass
 class Parameters:
-    """What can be set here or on the command line."""
+    """What can be set, here or on the command line."""
 
     voc07_path: str = "VOCdevkit/VOC2007"  # VOC-like folder: trainval is for training, test for testing; "" for none
     voc12_path: str = "VOCdevkit/VOC2012"  # a second one: trainval is for training too; "" for none
@@ -38,9 +41,9 @@ class Parameters:
     download_folder: str = "."  # archives are kept here; they unpack to VOCdevkit in it
     toy: bool = False  # draw a small data set instead, into the toy folder; the lists go there as well
     toy_folder: str = "toy"  # where the toy set goes: a new folder, or one with an earlier toy set
-    toy_classes: int = 5  # classes in the toy set, 1 to 20
-    toy_images: int = 500  # training images in the toy set
-    toy_test_images: int = 60  # test images in the toy set
+    toy_classes: int = TOY_CLASSES  # classes in the toy set, 1 to 20
+    toy_images: int = TOY_IMAGES  # training images in the toy set
+    toy_test_images: int = TOY_TEST_IMAGES  # test images in the toy set
     seed: int = 0  # of the toy set
 
 
@@ -150,7 +153,7 @@ TOY_LABELS = (  # those that look least like each other first
 DRAWINGS_VERSION = 1  # goes up with every change of what is drawn, so that older toy sets are drawn anew
 MADE_BY = "create_data_lists.py --toy"
 TOY_SIZES = (500, 375), (375, 500), (400, 400), (320, 240)  # width and height of the images, pixels
-OBJECT_SIZES = 0.15, 0.7  # longer side of an object, as a fraction of the shorter side of its image
+OBJECT_SIZES = 0.15, 0.5  # longer side of an object, as a fraction of the shorter side of its image
 MAX_OVERLAP = 0.5  # of two drawings, as a fraction of the smaller one's pixels
 MAX_COVERED = 1 / 3  # an object of which more is covered is marked difficult
 FAINT_SHARE, FAINT_OPACITY = 0.08, 0.35  # share of images whose first object is drawn faintly, and marked difficult
@@ -339,7 +342,7 @@ TOY_DRAWINGS = {
 }  # fmt: skip
 
 
-def create_toy_data(folder, n_classes=5, n_train=500, n_test=60, seed=0):
+def create_toy_data(folder, n_classes=TOY_CLASSES, n_train=TOY_IMAGES, n_test=TOY_TEST_IMAGES, seed=0):
     """
     Draw a data set in VOC layout, and write its lists into the same folder. If the folder holds the very same set already,
     nothing is drawn again; if it holds another toy set, that is replaced.
@@ -381,7 +384,7 @@ def read_toy_marker(folder):
     except (OSError, ValueError):
         settings = None
     if not isinstance(settings, dict) or settings.get("made_by") != MADE_BY:
-        raise ValueError(f"{folder}: not a folder with a toy set, and not empty: name another one with --toy-folder")
+        raise ValueError(f"{folder}: not a folder with a toy set, and not empty: name another folder")
     return settings
 
 
@@ -456,7 +459,7 @@ def draw_toy_image(seed, number, classes):
     rng = np.random.default_rng((seed, number))
     width, height = TOY_SIZES[rng.integers(len(TOY_SIZES))]
     image = Image.fromarray(draw_background(width, height, rng))
-    names = [classes[number % len(classes)], *rng.choice(classes, rng.integers(4)).tolist()]
+    names = [classes[number % len(classes)], *rng.choice(classes, rng.integers(1, 6)).tolist()]
     faint = rng.random() < FAINT_SHARE  # the first one only: nothing may shine through from below
     masks, drawn = [], []
     for name in names:

@@ -10,8 +10,8 @@ import torch
 from conftest import shared_path
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import slow_mean_average_precision
 
+from oracles import slow_mean_average_precision
 from utils import calculate_mAP, create_label_map, label_map, parse_annotation
 
 MAP_OF_THREE = create_label_map(("a", "b", "c"))

@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from oracles import slow_cut_out, slow_jaccard_overlap, slow_transform_boxes
 from PIL import Image, ImageDraw
 
 import utils
+from oracles import slow_cut_out, slow_jaccard_overlap, slow_transform_boxes
 from utils import FILLER, cut_out, photometric_distort, random_crop, transform, zoom_out
 
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255), (0, 255, 255))

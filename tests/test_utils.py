@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import slow_decimate, slow_jaccard_overlap
 
 import utils
+from oracles import slow_decimate, slow_jaccard_overlap
 
 # ---------------------------------------------------------------------------------------------------------------- labels
 

@@ -1,0 +1,42 @@
+"""Makes small folders in VOC layout, and reads lists, for the tests."""
+
+import json
+from pathlib import Path
+
+CAR = "car", (11, 21, 50, 60)  # an object: class name, then xmin, ymin, xmax, ymax as in the file
+
+
+def object_xml(name, box, difficult="<difficult>0</difficult>"):
+    """An <object> of an annotation."""
+    edges = "".join(f"<{tag}>{value}</{tag}>" for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+    return f"<object><name>{name}</name>{difficult}<bndbox>{edges}</bndbox></object>"
+
+
+def annotation_xml(*objects, size="<size><width>100</width><height>80</height><depth>3</depth></size>"):
+    """An annotation; objects are (class name, box), or XML."""
+    return f"<annotation>{size}{''.join(obj if isinstance(obj, str) else object_xml(*obj) for obj in objects)}</annotation>"
+
+
+def make_voc(folder, trainval, test=None):
+    """
+    A folder in VOC layout, with an empty file for each picture.
+
+    :param trainval, test: {image name: XML}
+    :return: the folder, as a string
+    """
+    for path in ("JPEGImages", "Annotations", "ImageSets/Main"):
+        (folder / path).mkdir(parents=True)
+    for image_set, annotations in (("trainval", trainval), ("test", test)):
+        if annotations is None:
+            continue
+        (folder / "ImageSets" / "Main" / f"{image_set}.txt").write_text("".join(f"{name}\n" for name in annotations))
+        for name, text in annotations.items():
+            (folder / "JPEGImages" / f"{name}.jpg").touch()
+            (folder / "Annotations" / f"{name}.xml").write_text(text)
+    return str(folder)
+
+
+def read_lists(folder):
+    """{name without .json: content} of the five lists."""
+    names = "TRAIN_images", "TRAIN_objects", "TEST_images", "TEST_objects", "label_map"
+    return {name: json.loads((Path(folder) / f"{name}.json").read_text()) for name in names}
