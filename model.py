@@ -1,5 +1,6 @@
 """The network and its loss: SSD300 on a VGG-16 base, and the MultiBox loss (Liu et al. 2016, https://arxiv.org/abs/1512.02325)."""
 
+import pickle
 from typing import NamedTuple
 
 import torch
@@ -33,6 +34,10 @@ FEATURE_MAPS = {
 }
 # The most detections of one class in one image that go into non-maximum suppression (nms_param.top_k in the authors' code).
 MAX_CANDIDATES_PER_CLASS = 400
+
+
+class UnavailableWeightsError(RuntimeError):
+    """Weights to start from that can not be had; the message says what to do."""
 
 
 class VGGBase(nn.Module):
@@ -113,14 +118,15 @@ class VGGBase(nn.Module):
         The thirteen convolutions are taken as they are. The fully connected fc6 and fc7 are first written as convolutions that
         compute the same (7 x 7 and 1 x 1), then decimated to the size that conv6 and conv7 have.
 
-        :raises RuntimeError: the weights can not be downloaded
+        :raises UnavailableWeightsError: the weights can not be downloaded, or the file in the cache is damaged
         """
         weights = torchvision.models.VGG16_Weights.IMAGENET1K_V1
         try:
-            vgg16 = weights.get_state_dict(progress=True, check_hash=True)
-        except OSError as error:
-            raise RuntimeError(
-                f"the ImageNet weights of VGG-16 could not be downloaded from {weights.url} ({error}): put that file into "
+            vgg16 = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # of the network, and of a damaged file
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise UnavailableWeightsError(
+                f"the ImageNet weights of VGG-16 can not be had ({reason}): fetch {weights.url} and put that file into "
                 f"{torch.hub.get_dir()}/checkpoints, or train without them (--no-pretrained)"
             ) from error
         state = self.state_dict()
@@ -307,14 +313,11 @@ class SSD300(nn.Module):
         image, label, rank = (scores > min_score).nonzero(as_tuple=True)  # (n,) each, n candidates in the batch
         scores, boxes, label = scores[image, label, rank], boxes[image, prior[image, label, rank]], label + 1
 
-        # batched_nms keeps groups apart by moving their boxes to places of their own, which is right only for boxes without
-        # negative coordinates and with digits to spare: hence the shift, and float64.
-        if len(boxes) > 0:
-            kept = torchvision.ops.batched_nms(
-                (boxes - boxes.min()).double(), scores.double(), image * n_classes + label, max_overlap
-            )  # best score first
-        else:
-            kept = image
+        # batched_nms keeps groups apart by moving their boxes to places of their own. That is right only for boxes without negative
+        # coordinates and with digits to spare: hence the shift, float64, and a bound that only senseless boxes reach.
+        far = 1e4  # sides of the image
+        shifted = boxes.double().clamp(-far, far) + far
+        kept = torchvision.ops.batched_nms(shifted, scores.double(), image * n_classes + label, max_overlap)  # best score first
         kept = kept[image[kept].argsort(stable=True)]  # image by image, each image's best first
 
         # The top_k of each image: a detection's rank is its distance from the first one of its image

@@ -20,7 +20,7 @@ from create_data_lists import TOY_CLASSES, TOY_IMAGES, create_toy_data
 from datasets import PascalVOCDataset, ShuffledOrder, collate_fn, read_image
 from detect import detect
 from eval import evaluate, print_average_precisions
-from model import SSD300, MultiBoxLoss, autocast, choose_device
+from model import SSD300, MultiBoxLoss, UnavailableWeightsError, autocast, choose_device
 from utils import read_command_line
 
 
@@ -416,5 +416,5 @@ def main(parameters, given=None):
 if __name__ == "__main__":
     try:
         main(*read_command_line(Parameters, __doc__))
-    except (FileNotFoundError, ValueError, NonFiniteLossError) as error:
+    except (FileNotFoundError, ValueError, NonFiniteLossError, UnavailableWeightsError) as error:
         sys.exit(f"error: {error}")
