@@ -1,6 +1,5 @@
 """The network and its loss: SSD300 on a VGG-16 base, and the MultiBox loss (Liu et al. 2016, https://arxiv.org/abs/1512.02325)."""
 
-import pickle
 from typing import NamedTuple
 
 import torch
@@ -123,7 +122,7 @@ class VGGBase(nn.Module):
         weights = torchvision.models.VGG16_Weights.IMAGENET1K_V1
         try:
             vgg16 = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # of the network, and of a damaged file
+        except Exception as error:  # of the network or the disk, or whatever a damaged file leads to
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UnavailableWeightsError(
                 f"the ImageNet weights of VGG-16 can not be had ({reason}): fetch {weights.url} and put that file into "
@@ -313,8 +312,8 @@ class SSD300(nn.Module):
         image, label, rank = (scores > min_score).nonzero(as_tuple=True)  # (n,) each, n candidates in the batch
         scores, boxes, label = scores[image, label, rank], boxes[image, prior[image, label, rank]], label + 1
 
-        # batched_nms keeps groups apart by moving their boxes to places of their own. That is right only for boxes without negative
-        # coordinates and with digits to spare: hence the shift, float64, and a bound that only senseless boxes reach.
+        # batched_nms keeps groups apart by moving their boxes to places of their own. That is right only for boxes without
+        # negative coordinates and with digits to spare: hence the shift, float64, and a bound that only senseless boxes reach.
         far = 1e4  # sides of the image
         shifted = boxes.double().clamp(-far, far) + far
         kept = torchvision.ops.batched_nms(shifted, scores.double(), image * n_classes + label, max_overlap)  # best score first
