@@ -27,6 +27,25 @@ def read_list(data_folder, name):
         raise ValueError(f"{path}: not readable as JSON ({error}): make the lists again with create_data_lists.py") from error
 
 
+def find_fault(entry, n_classes):
+    """
+    What is wrong with an entry of an objects list, {"boxes", "labels", "difficulties"}; None if it is as it should be.
+
+    :param n_classes: number of classes, the background counted
+    """
+    try:
+        boxes, labels, difficulties = entry["boxes"], entry["labels"], entry["difficulties"]
+        if not len(boxes) == len(labels) == len(difficulties):
+            return "has not as many labels and difficulties as boxes"
+        if not all(0 < label < n_classes for label in labels):
+            return f"has labels {labels} that are not in label_map.json"
+        if not all(x_min < x_max and y_min < y_max for x_min, y_min, x_max, y_max in boxes):
+            return "has a box without area or with its edges reversed"
+    except (KeyError, TypeError, ValueError):
+        return "is not of the form {boxes: [[x_min, y_min, x_max, y_max], ...], labels: [...], difficulties: [...]}"
+    return None
+
+
 def upright_rgb(image):
     """
     A picture of any mode (grey, palette, with transparency, CMYK) as RGB, turned upright if its EXIF data say that the camera was
@@ -34,7 +53,12 @@ def upright_rgb(image):
 
     :param image: PIL image; left as it is
     :return: PIL image, RGB
+    :raises ValueError: its values have more than 8 bits, of which Pillow would keep the wrong ones
     """
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"expected 8 bits a channel, got Pillow's mode {image.mode}: scale its values to 0 ... 255 first")
+    if "transparency" in image.info:  # of a palette, which Pillow converts in two steps
+        image = image.convert("RGBA")
     return ImageOps.exif_transpose(image).convert("RGB")
 
 
@@ -93,13 +117,9 @@ class PascalVOCDataset(Dataset):
             )
         path = Path(data_folder) / f"{self.split}_objects.json"
         for number, entry in enumerate(self.objects):
-            boxes, labels = entry["boxes"], entry["labels"]
-            if not len(boxes) == len(labels) == len(entry["difficulties"]):
-                raise ValueError(f"{path}: entry {number} has not as many labels and difficulties as boxes: {remedy}")
-            if not all(0 < label < len(self.label_map) for label in labels):
-                raise ValueError(f"{path}: entry {number} has labels {labels} that are not in label_map.json: {remedy}")
-            if not all(x_min < x_max and y_min < y_max for x_min, y_min, x_max, y_max in boxes):
-                raise ValueError(f"{path}: entry {number} has a box without area or with its edges reversed: {remedy}")
+            fault = find_fault(entry, len(self.label_map))
+            if fault:
+                raise ValueError(f"{path}: entry {number} {fault}: {remedy}")
 
     def set_epoch(self, epoch):
         """Choose the epoch whose augmentations items get from now on."""
@@ -116,7 +136,7 @@ class PascalVOCDataset(Dataset):
         difficulties = torch.tensor(objects["difficulties"], dtype=torch.bool)
 
         size = torch.tensor([image.width, image.height], dtype=torch.float32).repeat(2)
-        boxes = torch.minimum(boxes, size)  # for annotations that do not state the size of their image
+        boxes = torch.minimum(boxes.clamp(min=0), size)  # for annotations that do not state the size of their image
         if (boxes[:, 2:] <= boxes[:, :2]).any():
             raise ValueError(
                 f"{self.images[i]}: has an object outside the picture ({image.width} x {image.height} pixels): correct the boxes "

@@ -7,9 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles_model import slow_corners, slow_jaccards, slow_matching, slow_multibox_loss, tutorial_priors
 
+from conftest import tutorial_priors
 from model import SSD300, MultiBoxLoss, match_priors
+from oracles import slow_corners, slow_jaccards, slow_matching, slow_multibox_loss
 from utils import cxcy_to_gcxgcy, cxcy_to_xy, find_jaccard_overlap, xy_to_cxcy
 
 NO_BOXES, NO_LABELS = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)

@@ -7,10 +7,10 @@ import tarfile
 import numpy as np
 import pytest
 import torch
-from conftest import shared_path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import shared_path
 from oracles import slow_mean_average_precision
 from utils import calculate_mAP, create_label_map, label_map, parse_annotation
 

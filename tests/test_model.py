@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from oracles_model import tutorial_priors
 from torch import nn
 
+from conftest import tutorial_priors
 from model import FEATURE_MAPS, SSD300, PredictionConvolutions, UnavailableWeightsError, VGGBase
 from utils import cxcy_to_xy, decimate
 

@@ -365,6 +365,16 @@ def test_a_crop_has_the_promised_overlap_sides_and_aspect_ratio(window, drawn_ov
     assert min(reached[0]) < 0.1
 
 
+def test_one_object_that_is_overlapped_enough_is_enough(drawn_overlaps):
+    rng = np.random.default_rng(5)
+    boxes = torch.tensor([[10.0, 10.0, 11.0, 11.0], [0.0, 0.0, 300.0, 300.0]])  # a speck, and the whole window
+    last = []
+    for _ in range(400):
+        random_crop((0, 0, 300, 300), boxes, rng)
+        last.append(drawn_overlaps[-1])
+    assert min(last.count(0.3), last.count(0.5), last.count(0.7)) > 20
+
+
 def test_crops_reach_all_of_the_window_and_all_sizes():
     rng = np.random.default_rng(3)
     window = (100.0, 200.0, 200.0, 300.0)
@@ -373,6 +383,10 @@ def test_crops_reach_all_of_the_window_and_all_sizes():
     assert widths.min() < 32
     assert widths[widths < 100].max() > 97
     assert crops[:, :2].max() > 255
+    spare = 100.5 - (crops[:, 2:] - crops[:, :2])
+    first_half = (crops[:, :2] - window[:2]) / spare < 0.5
+    small = (spare > 20).all(axis=1)
+    assert within_4_sigma((first_half[:, 0] == first_half[:, 1])[small].sum(), small.sum(), 0.5), "the two are independent"
     for side in (0, 1):  # a narrow crop is anywhere between the edges
         narrow = crops[crops[:, side + 2] - crops[:, side] < 50]
         low = (narrow[:, side] - window[side]) / (100 - (narrow[:, side + 2] - narrow[:, side]))
