@@ -54,8 +54,8 @@ def load_checkpoint(path, device="cpu"):
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: no such checkpoint: train one (python train.py, or python train.py --toy for a small one in minutes), or "
-            "name another with --checkpoint"
+            f"{path}: no such checkpoint: name another with --checkpoint, or train one: python train.py, or in minutes "
+            "python train.py --toy, which leaves toy/checkpoint_ssd300.pth.tar"
         )
     try:
         state = torch.load(path, map_location=device, weights_only=True)
