@@ -171,7 +171,7 @@ def test_images_for_training_and_testing_are_pointed_out(tmp_path, capsys):
 @pytest.mark.parametrize("objects", [(), (("background", CAR[1]),)])
 def test_labels_auto_must_find_classes(tmp_path, objects):
     folder = make_voc(tmp_path / "voc", {"a": annotation_xml(*objects)}, {})
-    with pytest.raises(ValueError, match="voc: --labels auto found the classes .*correct the annotations"):
+    with pytest.raises(ValueError, match=r"voc: --labels auto found the classes .*correct the annotations"):
         create_data_lists(folder, "", tmp_path, labels="auto")
 
 
