@@ -642,7 +642,7 @@ def read_command_line(parameters_class, description, argv=None, positional=None)
         tuple (any number of values)
     :param description: what the script does
     :param argv: arguments; by default those of the program
-    :param positional: name of a tuple that takes the arguments without a name
+    :param positional: name of a tuple that takes the arguments without a name, or names of texts that take one each
     :return: the parameters, and the set of the names of those that were given
     """
     comments = dict(re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(parameters_class), flags=re.MULTILINE))
@@ -656,6 +656,8 @@ def read_command_line(parameters_class, description, argv=None, positional=None)
         help_text = help_text.replace("%", "%%")  # argparse formats it
         if field.name == positional:
             parser.add_argument(field.name, nargs="+", metavar=field.name.upper().removesuffix("S"), help=help_text)
+        elif isinstance(positional, tuple) and field.name in positional:
+            parser.add_argument(field.name, metavar=field.name.upper(), help=help_text)
         elif isinstance(default, bool):
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=help_text)
         elif isinstance(default, tuple):
