@@ -11,7 +11,7 @@ from PIL import ImageDraw, ImageFont
 
 from checkpoints import load_model
 from datasets import read_image, upright_rgb
-from model import choose_device
+from model import UnavailableWeightsError, choose_device
 from utils import describe_error, read_command_line, transform
 
 
@@ -20,7 +20,7 @@ class Parameters:
     """What can be set, here or on the command line."""
 
     images: tuple = ()  # pictures to look at
-    checkpoint: str = "checkpoint_ssd300.pth.tar"  # the model to use
+    checkpoint: str = "checkpoint_ssd300.pth.tar"  # the model to use, of any kind that is known here, or coco to download one
     min_score: float = 0.2  # a class's probability must be above this
     max_overlap: float = 0.5  # Jaccard overlap above which the worse of two boxes of a class goes
     top_k: int = 200  # most detections an image
@@ -156,6 +156,6 @@ def main(parameters):
 
 if __name__ == "__main__":
     try:
-        main(read_command_line(Parameters, __doc__, positional="images")[0])
-    except (OSError, ValueError) as error:
+        main(read_command_line(Parameters, __doc__, positional=("images",))[0])
+    except (OSError, ValueError, UnavailableWeightsError) as error:
         sys.exit(describe_error(error))

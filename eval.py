@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from checkpoints import load_model
 from datasets import PascalVOCDataset, collate_fn
-from model import autocast, choose_device
+from model import UnavailableWeightsError, autocast, choose_device
 from utils import calculate_mAP, describe_error, read_command_line
 
 
@@ -20,7 +20,7 @@ class Parameters:
     """What can be set, here or on the command line."""
 
     data_folder: str = "data"  # folder with the lists that create_data_lists.py wrote
-    checkpoint: str = "checkpoint_ssd300.pth.tar"  # the model to evaluate
+    checkpoint: str = "checkpoint_ssd300.pth.tar"  # the model to evaluate, of any kind that is known here, or coco
     batch_size: int = 32  # images at a time
     workers: int = 4  # processes that read and prepare images; 0: this one does it
     device: str = "auto"  # cuda, cpu, or auto for a GPU if there is one
@@ -119,5 +119,5 @@ def main(parameters):
 if __name__ == "__main__":
     try:
         main(read_command_line(Parameters, __doc__)[0])
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, UnavailableWeightsError) as error:
         sys.exit(describe_error(error))

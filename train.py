@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from checkpoints import load_checkpoint, model_state, save_checkpoint
+from checkpoints import load_base_weights, load_checkpoint, model_state, save_checkpoint
 from create_data_lists import TOY_CLASSES, TOY_IMAGES, create_toy_data
 from datasets import PascalVOCDataset, ShuffledOrder, collate_fn, read_image
 from detect import detect
@@ -31,8 +31,9 @@ class Parameters:
     data_folder: str = "data"  # folder with the lists that create_data_lists.py wrote
     keep_difficult: bool = True  # learn from objects marked difficult, too
     output_folder: str = "."  # where checkpoints, history.jsonl and history.png go
-    checkpoint: str = ""  # a checkpoint to go on from; none: begin anew
+    checkpoint: str = ""  # a checkpoint to go on from, other people's weights to start from, or coco; none: begin anew
     pretrained: bool = True  # start the base from torchvision's ImageNet weights (528 MB, downloaded once)
+    base_weights: str = ""  # start the base from this file instead, vgg16_reducedfc.pth: Caffe's VGG-16, as the paper did
 
     # The schedule of the authors' script for VOC 07+12 (paper, section 3.6). An iteration is a step on 32 images: with another
     # batch size there are as many more or fewer steps, so that the epochs stay: the rate falls in the 155th and 194th of 232.
@@ -71,7 +72,9 @@ TOY = {
     "workers": 1,
 }
 # What may differ between a checkpoint and the training that goes on from it: where things are and what computes.
-FREE_TO_DIFFER = {"data_folder", "output_folder", "checkpoint", "pretrained", "workers", "device", "precision", "toy"}
+FREE_TO_DIFFER = {
+    "data_folder", "output_folder", "checkpoint", "pretrained", "base_weights", "workers", "device", "precision", "toy",
+}  # fmt: skip
 
 
 class NonFiniteLossError(RuntimeError):
@@ -130,16 +133,15 @@ def check_parameters(parameters):
 
 def check_resumable(state, parameters, given, label_map):
     """
-    A training that goes on should be the same training, but for what was changed on purpose.
+    A training that goes on should be the same training, but for what was changed on purpose. One that starts from other people's
+    weights, or from a detector that was converted, needs the same classes only.
 
     :param state: the checkpoint
     :param parameters: Parameters of this run
     :param given: names of the parameters that were given explicitly
     :param label_map: the classes of the data
-    :raises ValueError: the checkpoint lacks what training needs, knows other classes, or had other parameters
+    :raises ValueError: the checkpoint knows other classes, or had other parameters
     """
-    if "optimizer" not in state:
-        raise ValueError(f"{parameters.checkpoint}: has weights only: training can not go on from it")
     if state["label_map"] != label_map:
         raise ValueError(
             f"{parameters.checkpoint} was trained on the classes {list(state['label_map'])[1:]}, but the lists in "
@@ -148,7 +150,7 @@ def check_resumable(state, parameters, given, label_map):
     current = dataclasses.asdict(parameters)
     differing = {
         name: old
-        for name, old in state["parameters"].items()
+        for name, old in state.get("parameters", {}).items()
         if name in current and name not in FREE_TO_DIFFER | set(given) and current[name] != old
     }
     if differing:
@@ -329,7 +331,11 @@ def create_model(state, label_map, parameters, device):
     """A new SSD300, or that of a checkpoint, with its `label_map`."""
     if state is None:
         torch.manual_seed(parameters.seed)  # for the initial weights; order and augmentations have generators of their own
-        model = SSD300(len(label_map), parameters.pretrained)
+        model = SSD300(len(label_map), parameters.pretrained and not parameters.base_weights)
+        if parameters.base_weights:
+            base, input_shift = load_base_weights(parameters.base_weights)
+            model.base.load_state_dict(base)
+            model.input_shift.copy_(input_shift)
     else:
         model = SSD300(len(label_map), False, state["priors_cxcy"], state["input_shift"])
         model.load_state_dict(state["model"])
@@ -341,12 +347,12 @@ def resume(state, optimizer, parameters):
     """
     Take up a training where a checkpoint left it.
 
-    :param state: the checkpoint, or None to begin anew
+    :param state: the checkpoint; None, or one with weights only, to begin a training of its own
     :param optimizer: of create_optimizer; gets the checkpoint's momentum buffers
     :param parameters: Parameters; their momentum, weight decay and batch size hold from here on
     :return: {"epoch", "iteration" (steps taken, of the present batch size), "best_mAP", "history"}
     """
-    if state is None:
+    if state is None or "optimizer" not in state:
         return {"epoch": 0, "iteration": 0, "best_mAP": -1.0, "history": []}
     options = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(state["optimizer"])

@@ -654,7 +654,7 @@ def average_precision(is_true, is_false, n_objects, metric):
 # --------------------------------------------------------------------------------------------------------- command lines
 
 
-def read_command_line(parameters_class, description, argv=None, positional=None):
+def read_command_line(parameters_class, description, argv=None, positional=()):
     """
     Let the command line change the parameters that stand at the beginning of a script: `batch_size: int = 32  # comment` can be
     changed with `--batch-size 8`, and the comment is what --help says about it.
@@ -663,7 +663,7 @@ def read_command_line(parameters_class, description, argv=None, positional=None)
         tuple (any number of values)
     :param description: what the script does
     :param argv: arguments; by default those of the program
-    :param positional: name of a tuple that takes the arguments without a name
+    :param positional: names of those that take the arguments without a name, in order
     :return: the parameters, and the set of the names of those that were given
     """
     comments = dict(re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(parameters_class), flags=re.MULTILINE))
@@ -675,8 +675,9 @@ def read_command_line(parameters_class, description, argv=None, positional=None)
         shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
         help_text = comments.get(field.name, "") + f" (default: {shown})" * (shown != "")
         help_text = help_text.replace("%", "%%")  # argparse formats it
-        if field.name == positional:
-            parser.add_argument(field.name, nargs="+", metavar=field.name.upper().removesuffix("S"), help=help_text)
+        if field.name in positional:
+            nargs = "+" if isinstance(default, tuple) else None
+            parser.add_argument(field.name, nargs=nargs, metavar=field.name.upper().removesuffix("S"), help=help_text)
         elif isinstance(default, bool):
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=help_text)
         elif isinstance(default, tuple):

@@ -17,7 +17,7 @@ LAYERS = (
     {"utils"},
     {"model", "datasets"},
     {"checkpoints"},
-    {"create_data_lists", "eval", "detect", "train"},
+    {"convert_weights", "create_data_lists", "eval", "detect", "train"},
 )
 SCRIPTS = sorted(set().union(*LAYERS))
 ENTRIES = sorted(LAYERS[-1])
@@ -67,7 +67,8 @@ def test_help_explains_every_parameter(script):
     assert result.returncode == 0
     parameters = importlib.import_module(script).Parameters
     for field in dataclasses.fields(parameters):
-        flag = "IMAGE" if field.name == "images" else "--" + field.name.replace("_", "-")
+        positional = {"images": "IMAGE", "source": "SOURCE", "output": "OUTPUT"}
+        flag = positional.get(field.name, "--" + field.name.replace("_", "-"))
         (explanation,) = re.findall(rf"^    {field.name}: .*?  # (.+)$", source(script), flags=re.MULTILINE)
         assert flag in result.stdout
         assert "".join(explanation.split()) in "".join(result.stdout.split())
@@ -86,7 +87,7 @@ def test_commands_in_the_readme_have_only_flags_that_exist():
     commands = [line for block in blocks for line in block.splitlines()] + re.findall(r"`([^`]*--[^`]*)`", prose)
     checked = 0
     for command in commands:
-        used = re.search(r"(\w+)\.py", command)
+        used = re.search(r"(\w+)\.py\b", command)
         flags = re.findall(r" --([\w-]+)", command)
         known = {
             field.name.replace("_", "-")

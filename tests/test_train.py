@@ -314,6 +314,23 @@ def test_other_classes_than_the_checkpoints_are_refused(trained, toy_folder, tmp
         main(small(toy_folder, tmp_path, checkpoint=str(tmp_path / "other.tar")))
 
 
-def test_weights_alone_can_not_be_trained_on(toy_checkpoint, toy_folder, tmp_path):
-    with pytest.raises(ValueError, match=re.escape(str(toy_checkpoint)) + ".*weights only"):
-        main(small(toy_folder, tmp_path, checkpoint=str(toy_checkpoint)))
+def test_weights_alone_start_a_training_of_their_own(toy_checkpoint, toy_folder, tmp_path):
+    history = main(small(toy_folder, tmp_path, checkpoint=str(toy_checkpoint), lr=1e-12, iterations=0.0625))
+    assert [row["epoch"] for row in history] == [1]
+    trained = load_checkpoint(tmp_path / "checkpoint_ssd300.pth.tar")
+    for name, weights in load_checkpoint(toy_checkpoint)["model"].items():
+        torch.testing.assert_close(trained["model"][name], weights)
+    assert "optimizer" in trained
+
+
+def test_weights_alone_need_the_same_classes(toy_checkpoint, toy_folder, tmp_path):
+    state = load_checkpoint(toy_checkpoint)
+    save_checkpoint(tmp_path / "other.tar", {**state, "label_map": {"background": 0, "x": 1, "y": 2}})
+    with pytest.raises(ValueError, match=r"other\.tar.*'x', 'y'.*--data-folder"):
+        main(small(toy_folder, tmp_path, checkpoint=str(tmp_path / "other.tar")))
+
+
+def test_the_file_of_the_base_is_no_longer_needed_to_go_on():
+    parameters = Parameters(base_weights="vgg16_reducedfc.pth", checkpoint="checkpoint")
+    state = {"label_map": {}, "parameters": dataclasses.asdict(parameters), "optimizer": {}}
+    train.check_resumable(state, Parameters(checkpoint="checkpoint"), set(), {})

@@ -276,7 +276,7 @@ def test_texts_may_be_empty():
 
 
 def test_positional_arguments_fill_their_tuple():
-    parameters, given = utils.read_command_line(Example, "does", ["a.jpg", "b.jpg", "--toy"], positional="images")
+    parameters, given = utils.read_command_line(Example, "does", ["a.jpg", "b.jpg", "--toy"], positional=("images",))
     assert parameters == Example(images=("a.jpg", "b.jpg"), toy=True)
     assert given == {"images", "toy"}
 
@@ -303,7 +303,7 @@ def test_wrong_arguments_stop_with_a_message(argv, complaint, capsys):
 
 def test_a_positional_argument_is_asked_for(capsys):
     with pytest.raises(SystemExit) as stop:
-        utils.read_command_line(Example, "does", [], positional="images")
+        utils.read_command_line(Example, "does", [], positional=("images",))
     assert stop.value.code == 2
     assert "IMAGE" in capsys.readouterr().err
 
@@ -311,7 +311,7 @@ def test_a_positional_argument_is_asked_for(capsys):
 def test_help_shows_description_comments_and_defaults(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as stop:
-        utils.read_command_line(Example, "Looks at pictures", ["--help"], positional="images")
+        utils.read_command_line(Example, "Looks at pictures", ["--help"], positional=("images",))
     assert stop.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     for part in (
