@@ -23,6 +23,11 @@ from utils import IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD, create_label_map, voc
 MODEL_KEYS = ("model", "label_map", "priors_cxcy", "input_shift")
 # In place of a file: torchvision's SSD300, trained on COCO, with the classes of PASCAL VOC
 COCO = "coco"
+HOW_TO_GET_A_MODEL = (
+    f"take --checkpoint {COCO}, which downloads a detector of VOC's classes (136 MB); train one (python train.py, or "
+    "python train.py --toy for a small one in minutes); or name another with --checkpoint"
+)
+HOW_TO_GET_THE_BASE = "the README, Start from published weights, says where it was published; or train without --base-weights"
 
 
 class WrongFileError(ValueError):
@@ -101,7 +106,7 @@ def load_checkpoint(path, voc_classes=None):
     if str(path) == COCO:
         content, voc_classes = download_coco(), voc_classes in (True, None)
     else:
-        content = read_file(path)
+        content = read_file(path, HOW_TO_GET_A_MODEL)
     with naming(path):
         state = to_checkpoint(content, bool(voc_classes))
         check_label_map(state["label_map"])
@@ -138,7 +143,7 @@ def load_base_weights(path):
     :raises FileNotFoundError: there is no such file
     :raises WrongFileError: it is damaged, asks for code to be run, or is another file
     """
-    content = read_file(path)
+    content = read_file(path, HOW_TO_GET_THE_BASE)
     with naming(path):
         if not isinstance(content, dict) or PAPER_BASE["base.conv7"] + ".weight" not in content:
             raise WrongFileError("not the base of the paper, vgg16_reducedfc.pth")
@@ -219,11 +224,12 @@ def check_weights(state, n_classes, part=""):
 # ----------------------------------------------------------------------------------------------------------- what is in a file
 
 
-def read_file(path):
+def read_file(path, how_to_get_one):
     """
     Read a file of weights of either format of torch.save, without running anything.
 
     :param path: the file
+    :param how_to_get_one: what the message says if there is none
     :return: what is in it: from a zip file whatever there is; from one in the old format a dict with MODEL_KEYS, if it has the
         published tutorial's model, or else a dict of tensors
     :raises FileNotFoundError: there is no such file
@@ -231,10 +237,7 @@ def read_file(path):
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such checkpoint: take --checkpoint {COCO}, which downloads a detector of VOC's classes (136 MB); train "
-            "one (python train.py, or python train.py --toy for a small one in minutes); or name another with --checkpoint"
-        )
+        raise FileNotFoundError(f"{path}: no such file of weights: {how_to_get_one}")
     with naming(path):
         with open(path, "rb") as file:
             is_zip = file.read(2) == b"PK"
@@ -338,7 +341,8 @@ class InertUnpickler(pickle.Unpickler):
                 raise WrongFileError("it has source code of something that is no module")
             return module_class  # the source code was for comparison only
         kind, dtype, key, _, n_values, view = record
-        if kind != "storage" or dtype not in STORAGES.values() or view is not None:
+        is_plain = isinstance(key, str) and isinstance(n_values, int) and view is None
+        if kind != "storage" or dtype not in STORAGES.values() or not is_plain:
             raise WrongFileError("it has a record that is neither a storage nor a module")
         storage = Storage(dtype, key, n_values)
         if not 0 <= n_values * dtype.itemsize <= self.n_bytes or self.storages.setdefault(key, storage) != storage:

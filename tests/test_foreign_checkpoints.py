@@ -104,6 +104,8 @@ def test_training_starts_from_the_papers_base(caffe_network, picture, our_input,
     assert torch.equal(load_model(tmp_path / "ours.pth.tar").input_shift, model.input_shift)
     with pytest.raises(ValueError, match=re.escape(str(path)) + ".*--base-weights"):
         load_checkpoint(path)
+    with pytest.raises(FileNotFoundError, match=r"none\.pth: no such file of weights: .*README.*--base-weights"):
+        load_base_weights(tmp_path / "none.pth")
 
 
 # ------------------------------------------------------------------------------------------------------------- hostile files

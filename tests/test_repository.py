@@ -87,7 +87,7 @@ def test_commands_in_the_readme_have_only_flags_that_exist():
     commands = [line for block in blocks for line in block.splitlines()] + re.findall(r"`([^`]*--[^`]*)`", prose)
     checked = 0
     for command in commands:
-        used = re.search(r"(\w+)\.py", command)
+        used = re.search(r"(\w+)\.py\b", command)
         flags = re.findall(r" --([\w-]+)", command)
         known = {
             field.name.replace("_", "-")

@@ -283,7 +283,7 @@ def test_other_classes_than_the_checkpoints_are_refused(trained, toy_folder, tmp
 
 
 def test_weights_alone_start_a_training_of_their_own(toy_checkpoint, toy_folder, tmp_path):
-    history = main(small(toy_folder, tmp_path, checkpoint=str(toy_checkpoint), lr=1e-12))
+    history = main(small(toy_folder, tmp_path, checkpoint=str(toy_checkpoint), lr=1e-12, iterations=0.0625))
     assert [row["epoch"] for row in history] == [1]
     trained = load_checkpoint(tmp_path / "checkpoint_ssd300.pth.tar")
     for name, weights in load_checkpoint(toy_checkpoint)["model"].items():
