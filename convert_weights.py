@@ -6,7 +6,7 @@ from pathlib import Path
 
 from checkpoints import MODEL_KEYS, load_checkpoint, save_checkpoint
 from model import UnavailableWeightsError
-from utils import read_command_line
+from utils import describe_error, read_command_line
 
 
 @dataclass
@@ -41,5 +41,5 @@ def main(parameters):
 if __name__ == "__main__":
     try:
         main(read_command_line(Parameters, __doc__, positional=("source", "output"))[0])
-    except (FileNotFoundError, ValueError, UnavailableWeightsError) as error:
-        sys.exit(f"error: {error}")
+    except (OSError, ValueError, UnavailableWeightsError) as error:
+        sys.exit(describe_error(error))

@@ -12,7 +12,7 @@ from PIL import ImageDraw, ImageFont
 from checkpoints import load_model
 from datasets import read_image, upright_rgb
 from model import UnavailableWeightsError, choose_device
-from utils import read_command_line, transform
+from utils import describe_error, read_command_line, transform
 
 
 @dataclass
@@ -157,5 +157,5 @@ def main(parameters):
 if __name__ == "__main__":
     try:
         main(read_command_line(Parameters, __doc__, positional="images")[0])
-    except (FileNotFoundError, ValueError, UnavailableWeightsError) as error:
-        sys.exit(f"error: {error}")
+    except (OSError, ValueError, UnavailableWeightsError) as error:
+        sys.exit(describe_error(error))

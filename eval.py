@@ -12,7 +12,7 @@ from tqdm import tqdm
 from checkpoints import load_model
 from datasets import PascalVOCDataset, collate_fn
 from model import UnavailableWeightsError, autocast, choose_device
-from utils import calculate_mAP, read_command_line
+from utils import calculate_mAP, describe_error, read_command_line
 
 
 @dataclass
@@ -22,10 +22,10 @@ class Parameters:
     data_folder: str = "data"  # folder with the lists that create_data_lists.py wrote
     checkpoint: str = "checkpoint_ssd300.pth.tar"  # the model to evaluate, of any kind that is known here, or coco
     batch_size: int = 32  # images at a time
-    workers: int = 4  # processes that read and prepare images; 0: none besides this one
+    workers: int = 4  # processes that read and prepare images; 0: this one does it
     device: str = "auto"  # cuda, cpu, or auto for a GPU if there is one
     precision: str = "auto"  # of the convolutions: float32, bfloat16, or auto for bfloat16 where the hardware has it
-    # The settings that the published figures were measured with (paper, section 3.1; VOC2007 devkit)
+    # The settings that the published figures were measured with (paper, section 3.7; VOC2007 devkit)
     min_score: float = 0.01  # a class's probability must be above this
     max_overlap: float = 0.45  # Jaccard overlap above which the worse of two boxes of a class goes
     top_k: int = 200  # most detections an image
@@ -119,5 +119,5 @@ def main(parameters):
 if __name__ == "__main__":
     try:
         main(read_command_line(Parameters, __doc__)[0])
-    except (FileNotFoundError, ValueError, UnavailableWeightsError) as error:
-        sys.exit(f"error: {error}")
+    except (OSError, ValueError, UnavailableWeightsError) as error:
+        sys.exit(describe_error(error))

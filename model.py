@@ -21,8 +21,9 @@ class FeatureMap(NamedTuple):
 
 
 # Everything about priors follows from this table (paper, section 2.2). The scales grow evenly from 0.2 to 0.9; conv4_3 has 0.1.
-# DEVIATION(prior-scales): the authors' released code spaces the scales a little differently (0.1, 0.2, 0.37 ... 0.88) and centres
-# the priors of a map by its stride in pixels. These are the numbers of the paper and of the published tutorial's checkpoints.
+# DEVIATION(prior-scales): the authors' released code spaces the scales a little differently (0.1, 0.2, 0.37 ... 0.88, last extra
+# one 0.96), centres the priors of a map by its stride in pixels, and does not cap their width and height. These are the numbers
+# of the paper's text, and of the published tutorial's checkpoints (last extra one 1).
 FEATURE_MAPS = {
     "conv4_3": FeatureMap(38, 512, 0.1, (1.0, 2.0, 1 / 2)),
     "conv7": FeatureMap(19, 1024, 0.2, (1.0, 2.0, 3.0, 1 / 2, 1 / 3)),
@@ -312,8 +313,9 @@ class SSD300(nn.Module):
         image, label, rank = (scores > min_score).nonzero(as_tuple=True)  # (n,) each, n candidates in the batch
         scores, boxes, label = scores[image, label, rank], boxes[image, prior[image, label, rank]], label + 1
 
-        # batched_nms keeps groups apart by moving their boxes to places of their own. That is right only for boxes without
-        # negative coordinates and with digits to spare: hence the shift, float64, and a bound that only senseless boxes reach.
+        # batched_nms keeps groups apart in one of two ways: a loop over them if there are many boxes, else by moving each group
+        # to a place of its own. The latter is right only for boxes without negative coordinates and with digits to spare: hence
+        # the shift, float64, and a bound that only senseless boxes reach.
         far = 1e4  # sides of the image
         shifted = boxes.double().clamp(-far, far) + far
         kept = torchvision.ops.batched_nms(shifted, scores.double(), image * n_classes + label, max_overlap)  # best score first
@@ -396,7 +398,10 @@ class MultiBoxLoss(nn.Module):
         :param labels: list of N tensors (n_objects,) long, from 1
         :return: the loss, a scalar; 0 with zero gradients where no prior of the batch is positive
         """
-        losses = self.components(predicted_locs, predicted_scores, boxes, labels)
+        return self.total(self.components(predicted_locs, predicted_scores, boxes, labels))
+
+    def total(self, losses):
+        """The loss that the two components {"confidence", "localization"} add up to."""
         return losses["confidence"] + self.alpha * losses["localization"]
 
     def components(self, predicted_locs, predicted_scores, boxes, labels):
@@ -407,12 +412,11 @@ class MultiBoxLoss(nn.Module):
         if true_labels.size(1) == 0:  # no object in the whole batch: one column of padding
             true_boxes, true_labels = F.pad(true_boxes, (0, 0, 0, 1)), F.pad(true_labels, (0, 1))
         is_object = true_labels > 0
-        whole_image = true_boxes.new_tensor([0.0, 0.0, 1.0, 1.0])  # padding needs a size whose logarithm is finite
-        true_boxes = torch.where(is_object.unsqueeze(2), true_boxes, whole_image)
+        priors_xy = cxcy_to_xy(self.priors_cxcy)
+        # Padding needs a size whose logarithm is finite: that of any prior will do
+        true_boxes = torch.where(is_object.unsqueeze(2), true_boxes, priors_xy[0])
 
-        object_for_each_prior, positive = match_priors(
-            true_boxes, is_object, cxcy_to_xy(self.priors_cxcy), self.threshold
-        )  # (N, P) both
+        object_for_each_prior, positive = match_priors(true_boxes, is_object, priors_xy, self.threshold)  # (N, P) both
         true_classes = true_labels.gather(1, object_for_each_prior) * positive  # (N, P), background 0 where not positive
         matched_boxes = true_boxes.gather(1, object_for_each_prior.unsqueeze(2).expand(-1, -1, 4))  # (N, P, 4)
         true_locs = cxcy_to_gcxgcy(xy_to_cxcy(matched_boxes), self.priors_cxcy)
@@ -450,7 +454,7 @@ class MultiBoxLoss(nn.Module):
 
 def choose_device(name):
     """
-    :param name: "auto" for a GPU if there is one, or a name that torch knows ("cpu", "cuda", "cuda:1")
+    :param name: "auto" for a GPU if there is one, "cpu", "cuda", or one of several GPUs, like "cuda:1"
     :return: torch.device
     :raises ValueError: there is no such device here
     """
@@ -458,6 +462,8 @@ def choose_device(name):
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):  # others lack float64, or are untried
+            raise RuntimeError("only cpu and cuda are supported")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
         raise ValueError(f"--device {name}: not available here ({str(error).splitlines()[0]}): use --device cpu") from error
@@ -479,7 +485,7 @@ def autocast(device, precision):
     if precision == "auto":
         if device.type == "cuda":
             has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere and later
-        else:  # older releases of torch can not tell what the processor has
+        else:  # float32 on older releases of torch, which have no public way to ask what the processor can do
             capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
             has_bfloat16 = capabilities.get("amx_bf16", False) or capabilities.get("avx512_bf16", False)
         precision = "bfloat16" if has_bfloat16 else "float32"

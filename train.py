@@ -21,7 +21,7 @@ from datasets import PascalVOCDataset, ShuffledOrder, collate_fn, read_image
 from detect import detect
 from eval import evaluate, print_average_precisions
 from model import SSD300, MultiBoxLoss, UnavailableWeightsError, autocast, choose_device
-from utils import read_command_line
+from utils import describe_error, read_command_line
 
 
 @dataclass
@@ -35,8 +35,8 @@ class Parameters:
     pretrained: bool = True  # start the base from torchvision's ImageNet weights (528 MB, downloaded once)
     base_weights: str = ""  # start the base from this file instead, vgg16_reducedfc.pth: Caffe's VGG-16, as the paper did
 
-    # The paper's schedule (section 3.1). An iteration is a step on 32 images: with another batch size there are as many more or
-    # fewer steps, so that the epochs stay: on VOC 07+12 the rate falls in the 155th and the 194th, and the 232nd is the last.
+    # The schedule of the authors' script for VOC 07+12 (paper, section 3.6). An iteration is a step on 32 images: with another
+    # batch size there are as many more or fewer steps, so that the epochs stay: the rate falls in the 155th and 194th of 232.
     batch_size: int = 32  # images a step
     iterations: int = 120_000  # length of the training in steps of 32 images
     lr: float = 1e-3  # learning rate, for weights; biases have twice as much
@@ -47,7 +47,7 @@ class Parameters:
     weight_decay: float = 5e-4  # for weights; biases have none
     grad_clip: float = 0.0  # longest gradient of all parameters together, longer ones are shortened; 0: none is
 
-    workers: int = 4  # processes that read and prepare images; 0: none besides this one
+    workers: int = 4  # processes that read and prepare images, and as many to validate; 0: this one does it
     device: str = "auto"  # cuda, cpu, or auto for a GPU if there is one
     precision: str = "auto"  # of the convolutions: float32, bfloat16, or auto for bfloat16 where the hardware has it
     seed: int = 0  # decides the initial weights, the order of the images and their augmentations
@@ -57,13 +57,14 @@ class Parameters:
     toy_images: int = TOY_IMAGES  # training images in the toy data
 
 
-# What --toy changes, unless given on the command line: minutes on a processor with two cores instead of a day on a GPU.
+# What --toy changes of the above, edited or not, unless it is given on the command line: minutes on a processor with two cores
+# instead of a day on a GPU.
 TOY = {
     "data_folder": "toy",
     "output_folder": "toy",
     "pretrained": False,
     "batch_size": 4,
-    "iterations": 112,  # 896 steps of 4 images
+    "iterations": 120,  # 960 steps of 4 images
     "lr": 5e-3,  # high, as clipping shortens most gradients
     "warm_up": 0.1,
     "decay_at": (0.8, 0.95),
@@ -122,10 +123,12 @@ def check_parameters(parameters):
     """
     :raises ValueError: a parameter has no sensible value
     """
-    positive = ("batch_size", "iterations", "lr")
-    wrong = [f"{name} {getattr(parameters, name)}" for name in positive if not getattr(parameters, name) > 0]
-    if wrong:
-        raise ValueError(f"parameters: {', '.join(wrong)}: expected more than 0")
+    for name in ("batch_size", "iterations", "lr"):
+        if not getattr(parameters, name) > 0:
+            raise ValueError(f"parameters: {name}: expected more than 0, got {getattr(parameters, name)}")
+    for name in ("warm_up", "momentum", "weight_decay", "grad_clip", "workers", "seed"):
+        if not getattr(parameters, name) >= 0:
+            raise ValueError(f"parameters: {name}: expected 0 or more, got {getattr(parameters, name)}")
 
 
 def check_resumable(state, parameters, given, label_map):
@@ -185,7 +188,7 @@ def train_epoch(train_loader, model, criterion, optimizer, step, parameters):
     model.train()
     device = model.priors_cxcy.device
     sums, n_images, start = torch.zeros(2, device=device), 0, time.perf_counter()
-    previous = None  # losses of the step before; looked at late, so that the device need not stop for it
+    previous = None  # losses of the step before, looked at when the device has its next step to work on
     n_left = min(len(train_loader), n_steps(parameters) - step)
     progress = tqdm(train_loader, total=n_left, unit="step", dynamic_ncols=True)
     for batch, (images, boxes, labels, _) in enumerate(progress):
@@ -198,9 +201,8 @@ def train_epoch(train_loader, model, criterion, optimizer, step, parameters):
         with autocast(device, parameters.precision):
             predicted_locs, predicted_scores = model(images)  # (N, 8732, 4), (N, 8732, n_classes)
         losses = criterion.components(predicted_locs, predicted_scores, boxes, labels)
-        loss = losses["confidence"] + criterion.alpha * losses["localization"]
         optimizer.zero_grad()
-        loss.backward()
+        criterion.total(losses).backward()
         if parameters.grad_clip > 0:
             nn.utils.clip_grad_norm_(model.parameters(), parameters.grad_clip)
         optimizer.step()
@@ -214,13 +216,10 @@ def train_epoch(train_loader, model, criterion, optimizer, step, parameters):
             break
     progress.close()
     _checked(previous, step, batch, train_loader)
-    confidence, localization = (sums / n_images).tolist()
-    return n_left, {
-        "loss": confidence + criterion.alpha * localization,
-        "confidence": confidence,
-        "localization": localization,
-        "images_per_second": n_images / (time.perf_counter() - start),
-    }
+    check_weights(model, step + n_left)
+    losses = dict(zip(("confidence", "localization"), (sums / n_images).tolist(), strict=True))
+    images_per_second = n_images / (time.perf_counter() - start)
+    return n_left, {"loss": criterion.total(losses), **losses, "images_per_second": images_per_second}
 
 
 def _checked(losses, step, batch, train_loader):
@@ -244,6 +243,20 @@ def _checked(losses, step, batch, train_loader):
     return losses
 
 
+def check_weights(model, step):
+    """
+    A loss can be finite and its gradient not: such weights must not replace those of the last checkpoint.
+
+    :raises NonFiniteLossError: a weight is infinite or not a number
+    """
+    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    if broken:
+        raise NonFiniteLossError(
+            f"the weights are not finite after iteration {step}: {', '.join(broken[:3])} ... The last checkpoint is as it was. "
+            "Go on from it with a lower learning rate (--lr) or with gradient clipping (--grad-clip 5)"
+        )
+
+
 def validate(test_loader, model, criterion, parameters):
     """
     :return: Evaluation, and the part of it that goes into the history; None and {} without test images
@@ -252,8 +265,7 @@ def validate(test_loader, model, criterion, parameters):
         return None, {}
     evaluation = evaluate(test_loader, model, criterion, precision=parameters.precision)
     losses = {f"validation_{name}": value for name, value in evaluation.losses.items()}
-    loss = evaluation.losses["confidence"] + criterion.alpha * evaluation.losses["localization"]
-    return evaluation, {"validation_loss": loss, **losses, "mAP": evaluation.mAP}
+    return evaluation, {"validation_loss": criterion.total(evaluation.losses), **losses, "mAP": evaluation.mAP}
 
 
 def write_history(history, output_folder):
@@ -331,6 +343,93 @@ def create_model(state, label_map, parameters, device):
     return model.to(device, memory_format=torch.channels_last)
 
 
+def begins_anew(state):
+    """Whether a training begins with this: nothing (None), or weights without an optimizer, which only give it a start."""
+    return state is None or "optimizer" not in state
+
+
+def resume(state, optimizer, parameters):
+    """
+    Take up a training where a checkpoint left it.
+
+    :param state: the checkpoint; None, or weights without an optimizer, to begin anew
+    :param optimizer: of create_optimizer; gets the checkpoint's momentum buffers
+    :param parameters: Parameters; their momentum, weight decay and batch size hold from here on
+    :return: {"epoch", "iteration" (steps taken, of the present batch size), "best_mAP", "history"}
+    """
+    if begins_anew(state):
+        return {"epoch": 0, "iteration": 0, "best_mAP": -1.0, "history": []}
+    options = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state["optimizer"])
+    for group, current in zip(optimizer.param_groups, options, strict=True):
+        group.update(current)
+    iteration = round(state["iteration"] * state["parameters"]["batch_size"] / parameters.batch_size)
+    return {"epoch": state["epoch"], "iteration": iteration, "best_mAP": state["best_mAP"], "history": state["history"]}
+
+
+def prepare_output_folder(state, parameters):
+    """
+    :param state: the checkpoint to start from, or None
+    :param parameters: Parameters
+    :return: the output folder, which is there now
+    :raises ValueError: it holds an earlier training that this one would overwrite
+    """
+    output_folder = Path(parameters.output_folder)
+    path = output_folder / "checkpoint_ssd300.pth.tar"
+    if path.exists() and begins_anew(state) and not parameters.toy:
+        raise ValueError(
+            f"{path}: holds an earlier training, which this one would overwrite: go on with it (--checkpoint {path}), or name "
+            "another --output-folder"
+        )
+    output_folder.mkdir(parents=True, exist_ok=True)
+    return output_folder
+
+
+def finish_epoch(row, progress, model, optimizer, parameters, output_folder):
+    """
+    Write the checkpoint, the best one if this is it, and the history.
+
+    :param row: what the epoch brought, for the history
+    :param progress: of the epochs before, see resume
+    :return: the progress now
+    """
+    mAP = row.get("mAP", math.nan)
+    is_best = mAP > progress["best_mAP"]
+    progress = {
+        "epoch": row["epoch"],
+        "iteration": row["iteration"],
+        "best_mAP": mAP if is_best else progress["best_mAP"],
+        "history": [*progress["history"], row],
+    }
+    state = {
+        **model_state(model, model.label_map),
+        "optimizer": optimizer.state_dict(),
+        "parameters": dataclasses.asdict(parameters),
+        **progress,
+    }
+    save_checkpoint(output_folder / "checkpoint_ssd300.pth.tar", state)
+    if is_best:
+        save_checkpoint(output_folder / "BEST_checkpoint_ssd300.pth.tar", state)
+    write_history(progress["history"], output_folder)
+    print_epoch(row)
+    return progress
+
+
+def print_plan(train_set, test_set, n_left, n_epochs, parameters, device):
+    """Print what is going to be done, and what is not."""
+    if n_left == 0:
+        print("The training of this checkpoint is over: it is evaluated, and that is all.")
+        return
+    print(
+        f"Training on {len(train_set)} images of {len(train_set.label_map) - 1} classes on {device}: {n_left} steps of "
+        f"{parameters.batch_size} images, up to the end of epoch {n_epochs}."
+    )
+    if len(test_set) == 0:
+        print("There are no test images: nothing is validated, and no best checkpoint is chosen.")
+    if not importlib.util.find_spec("matplotlib"):
+        print("The curves are not drawn: that takes matplotlib (pip install matplotlib).")
+
+
 def print_epoch(row):
     """Print what an epoch brought, in a line."""
     text = f"epoch {row['epoch']}: loss {row['loss']:.3f}, {row['images_per_second']:.1f} images/s"
@@ -361,53 +460,27 @@ def main(parameters, given=None):
     state = load_checkpoint(parameters.checkpoint) if parameters.checkpoint else None
     if state is not None:
         check_resumable(state, parameters, given, train_set.label_map)
-    output_folder = Path(parameters.output_folder)
-    output_folder.mkdir(parents=True, exist_ok=True)
+    output_folder = prepare_output_folder(state, parameters)
 
     model = create_model(state, train_set.label_map, parameters, device)
     criterion = MultiBoxLoss(model.priors_cxcy)
     optimizer = create_optimizer(model, parameters)
-    progress = {"epoch": 0, "iteration": 0, "best_mAP": -1.0, "history": []}
-    if state is not None and "optimizer" in state:  # otherwise the file has weights only, to start a training of its own from
-        optimizer.load_state_dict(state["optimizer"])
-        progress = {name: state[name] for name in progress}
+    progress = resume(state, optimizer, parameters)
     order = ShuffledOrder(len(train_set), parameters.seed)
     train_loader, test_loader = create_loaders(train_set, test_set, order, parameters, device)
-    n_epochs = progress["epoch"] + math.ceil((n_steps(parameters) - progress["iteration"]) / len(train_loader))
-    print(
-        f"Training on {len(train_set)} images of {len(train_set.label_map) - 1} classes on {device}: epochs "
-        f"{progress['epoch'] + 1} to {n_epochs}, {n_steps(parameters)} steps of {parameters.batch_size} images in all."
-    )
-    if not importlib.util.find_spec("matplotlib"):
-        print("The curves are not drawn: that takes matplotlib (pip install matplotlib).")
+    n_left = max(0, n_steps(parameters) - progress["iteration"])
+    n_epochs = progress["epoch"] + math.ceil(n_left / len(train_loader))
+    print_plan(train_set, test_set, n_left, n_epochs, parameters, device)
 
     evaluation = None
     for epoch in range(progress["epoch"], n_epochs):
         train_set.set_epoch(epoch)
         order.set_epoch(epoch)
-        steps_taken, row = train_epoch(train_loader, model, criterion, optimizer, progress["iteration"], parameters)
+        steps_taken, losses = train_epoch(train_loader, model, criterion, optimizer, progress["iteration"], parameters)
         evaluation, validation = validate(test_loader, model, criterion, parameters)
         step = progress["iteration"] + steps_taken
-        row = {"epoch": epoch + 1, "iteration": step, "lr": learning_rate(step - 1, parameters), **row, **validation}
-        mAP = row.get("mAP", math.nan)
-        is_best = mAP > progress["best_mAP"]
-        progress = {
-            "epoch": epoch + 1,
-            "iteration": step,
-            "best_mAP": mAP if is_best else progress["best_mAP"],
-            "history": [*progress["history"], row],
-        }
-        state = {
-            **model_state(model, train_set.label_map),
-            "optimizer": optimizer.state_dict(),
-            "parameters": dataclasses.asdict(parameters),
-            **progress,
-        }
-        save_checkpoint(output_folder / "checkpoint_ssd300.pth.tar", state)
-        if is_best:
-            save_checkpoint(output_folder / "BEST_checkpoint_ssd300.pth.tar", state)
-        write_history(progress["history"], output_folder)
-        print_epoch(row)
+        row = {"epoch": epoch + 1, "iteration": step, "lr": learning_rate(step - 1, parameters), **losses, **validation}
+        progress = finish_epoch(row, progress, model, optimizer, parameters, output_folder)
 
     if evaluation is None:  # the checkpoint's training was over
         evaluation, _ = validate(test_loader, model, criterion, parameters)
@@ -422,5 +495,5 @@ def main(parameters, given=None):
 if __name__ == "__main__":
     try:
         main(*read_command_line(Parameters, __doc__))
-    except (FileNotFoundError, ValueError, NonFiniteLossError, UnavailableWeightsError) as error:
-        sys.exit(f"error: {error}")
+    except (OSError, ValueError, NonFiniteLossError, UnavailableWeightsError) as error:
+        sys.exit(describe_error(error))

@@ -136,7 +136,11 @@ def read_image_ids(voc_path, image_set):
     if not list_path.is_file():
         raise FileNotFoundError(f"{list_path}: no such list: write it, with the name of one image (without ending) a line")
     lines = list_path.read_text(encoding="utf-8-sig").splitlines()  # -sig: some editors begin a file with a byte-order mark
-    return list(dict.fromkeys(line.split()[0] for line in lines if line.strip()))
+    # VOC's lists for a single class have a second column, 1, 0 or -1
+    names = [re.sub(r"\s+(-1|0|1)$", "", line.strip()) for line in lines if line.strip()]
+    if len(set(names)) < len(names):
+        print(f"{list_path}: {len(names) - len(set(names))} repeated names are taken once")
+    return list(dict.fromkeys(names))
 
 
 def find_images(voc_path, image_ids, image_set):
@@ -203,8 +207,18 @@ def create_data_lists(voc07_path, voc12_path, output_folder, labels=voc_labels):
                 (path, parse_annotation(path)) for path in (Path(folder) / "Annotations" / f"{name}.xml" for name in image_ids)
             ]
 
+    in_both = set(images["TRAIN"]) & set(images["TEST"])
+    if in_both:
+        print(f"Careful: {len(in_both)} images are for training and for testing, such as {min(in_both)}")
     if labels == "auto":
         labels = collect_labels(objects for split in annotations.values() for _, objects in split)
+        if not labels or "background" in map(str.lower, labels):
+            raise ValueError(
+                f"{first_path}: --labels auto found the classes {list(labels)}: there must be some, and none may be called "
+                "background, which is what lies between objects: correct the annotations"
+            )
+    elif isinstance(labels, str):
+        raise ValueError(f"labels: expected a list of class names or 'auto', got {labels!r}")
     names = create_label_map(labels)
     lists = {"label_map.json": names}
     for split in sources:
@@ -291,7 +305,7 @@ def cxcy_to_xy(cxcy):
 def cxcy_to_gcxgcy(cxcy, priors_cxcy):
     """
     Encode boxes as offsets from their priors (paper, equation 2). The factors 10 and 5 are one over the "variances" 0.1 and 0.2
-    of the authors' code: they bring the offsets to about the same size as the class scores' errors.
+    of the authors' code: they make the offsets of matched priors of the order of one.
 
     :param cxcy: (..., P, 4) one box for each prior
     :param priors_cxcy: (P, 4)
@@ -361,7 +375,8 @@ FILLER = tuple(round(255 * mean) for mean in IMAGENET_MEAN)  # colour around an 
 
 MAX_ZOOM_OUT = 4.0  # sides of the canvas, times the image's (paper, section 3.6)
 MIN_CROP_OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, None)  # None: no crop (section 2.2; 0: the paper's "randomly sample a patch")
-# DEVIATION(crop-scale): the paper says 0.1 to 1 of the image; the authors' code uses 0.3 to 1 for each side.
+# DEVIATION(crop-scale): the paper says 0.1 to 1 of the image. In the authors' code the area is 0.3 squared to 1, and the aspect
+# ratio that of fractional sides; here, as in the published tutorial, each side is 0.3 to 1, and the aspect ratio that of pixels.
 CROP_SIDES = (0.3, 1.0)
 CROP_ASPECT_RATIOS = (0.5, 2.0)  # width / height in pixels
 CROP_TRIES = 50
@@ -374,7 +389,8 @@ def photometric_distort(image, rng):
     """
     Change brightness, contrast, saturation and hue, each with a chance of one half, in random order.
 
-    DEVIATION(photometric-order): in the authors' code only contrast changes place, first or last.
+    DEVIATION(photometric-order): in the authors' code only contrast changes place, first or last, and colours are distorted
+    before the image is zoomed out and cropped; here afterwards, on fewer pixels, and the filling keeps its colour.
 
     :param image: PIL image, RGB; left as it is
     :param rng: numpy Generator
@@ -389,14 +405,14 @@ def photometric_distort(image, rng):
         return image.point((grey_levels * rng.uniform(*CONTRAST)).clip(0, 255).round().tolist() * 3)
 
     def saturation(image):
-        hue, saturation, value = image.convert("HSV").split()
-        saturation = saturation.point((grey_levels * rng.uniform(*SATURATION)).clip(0, 255).round().tolist())
-        return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
+        h, s, v = image.convert("HSV").split()
+        s = s.point((grey_levels * rng.uniform(*SATURATION)).clip(0, 255).round().tolist())
+        return Image.merge("HSV", (h, s, v)).convert("RGB")
 
     def hue(image):
-        hue, saturation, value = image.convert("HSV").split()
+        h, s, v = image.convert("HSV").split()
         shift = round(256 * rng.uniform(-HUE, HUE))  # Pillow's circle has 256 steps
-        return Image.merge("HSV", (hue.point(((grey_levels + shift) % 256).tolist()), saturation, value)).convert("RGB")
+        return Image.merge("HSV", (h.point(((grey_levels + shift) % 256).tolist()), s, v)).convert("RGB")
 
     distortions = (brightness, contrast, saturation, hue)
     for i in rng.permutation(len(distortions)):
@@ -419,6 +435,9 @@ def zoom_out(width, height, rng):
 def random_crop(window, boxes_px, rng):
     """
     Choose a random part of a window that at least one object overlaps enough; objects become large, or partly hidden.
+
+    DEVIATION(crop-choice): the minimum overlap is drawn first, as the paper says, and drawn again if no try succeeds. The
+    authors' code tries all seven and chooses among those that succeed.
 
     :param window: (x_min, y_min, x_max, y_max) in pixels
     :param boxes_px: (n, 4) in the same pixels; without boxes any part will do
@@ -446,6 +465,8 @@ def random_crop(window, boxes_px, rng):
 def cut_out(image, window, distort=None):
     """
     The pixels of a window of an image, 300 x 300, in one resampling; where the window reaches beyond the image it is filled.
+
+    DEVIATION(resize): always bilinear; the authors' code draws one of five ways to resample in training.
 
     :param image: PIL image, RGB
     :param window: (x_min, y_min, x_max, y_max) in pixels of the image
@@ -663,7 +684,18 @@ def read_command_line(parameters_class, description, argv=None, positional=None)
         elif isinstance(default, tuple):
             parser.add_argument(flag, nargs="+", type=type(default[0]) if default else str, help=help_text)
         else:
-            parser.add_argument(flag, type=type(default), help=help_text)
+            parser.add_argument(flag, type=field.type, help=help_text)
     given = vars(parser.parse_args(argv))
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     return parameters_class(**values), set(values)
+
+
+def describe_error(error):
+    """
+    What a script says when it stops because of an expected error. Errors from a DataLoader's workers come with the whole
+    traceback as their message, of which the last line is the one that helps.
+    """
+    message = str(error).strip()
+    if message.startswith("Caught "):
+        message = message.splitlines()[-1].partition(": ")[2]
+    return f"error: {message}"

@@ -105,5 +105,6 @@ def test_nothing_in_a_file_is_run(tmp_path, legacy):
     with pytest.raises(ValueError, match=re.escape(str(path))):
         load_checkpoint(path)
     assert not made.exists()
-    torch.load(path, weights_only=False)  # the file would have done it
-    assert made.exists()
+    call, arguments = Hostile(made).__reduce__()
+    call(*arguments)
+    assert made.exists()  # what would have been noticed

@@ -148,11 +148,37 @@ def test_annotation_without_objects(tmp_path):
 # --------------------------------------------------------------------------------------------------- folders in VOC layout
 
 
-def test_read_image_ids(tmp_path):
+def test_read_image_ids(tmp_path, capsys):
     """Repeated names count once, empty lines not at all, and VOC's lists of one class have a second column."""
     folder = make_voc(tmp_path / "voc", {})
     (tmp_path / "voc/ImageSets/Main/trainval.txt").write_bytes(b"\xef\xbb\xbf000002\r\n000001  1\r\n\r\n000002\r\n")
     assert read_image_ids(folder, "trainval") == ["000002", "000001"]
+    assert "trainval.txt: 1 repeated names are taken once" in capsys.readouterr().out
+
+
+def test_names_of_images_may_have_blanks(tmp_path):
+    folder = make_voc(tmp_path / "voc", {"my photo 12": annotation_xml(CAR)}, {})
+    create_data_lists(folder, "", tmp_path)
+    assert [Path(path).name for path in read_lists(tmp_path)["TRAIN_images"]] == ["my photo 12.jpg"]
+
+
+def test_images_for_training_and_testing_are_pointed_out(tmp_path, capsys):
+    both = {"a": annotation_xml(CAR)}
+    create_data_lists(make_voc(tmp_path / "voc", both, both), "", tmp_path)
+    assert "1 images are for training and for testing, such as " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("objects", [(), (("background", CAR[1]),)])
+def test_labels_auto_must_find_classes(tmp_path, objects):
+    folder = make_voc(tmp_path / "voc", {"a": annotation_xml(*objects)}, {})
+    with pytest.raises(ValueError, match=r"voc: --labels auto found the classes .*correct the annotations"):
+        create_data_lists(folder, "", tmp_path, labels="auto")
+
+
+def test_one_class_name_is_no_list_of_names(tmp_path):
+    folder = make_voc(tmp_path / "voc", {"a": annotation_xml(CAR)}, {})
+    with pytest.raises(ValueError, match="expected a list of class names or 'auto', got 'car'"):
+        create_data_lists(folder, "", tmp_path, labels="car")
 
 
 def test_missing_folder(tmp_path):

@@ -182,6 +182,7 @@ def test_without_test_images_training_still_saves(toy_folder, tmp_path, capsys):
         (tmp_path / path.name).write_text("[]" if path.name.startswith("TEST") else path.read_text())
     (row,) = main(small(tmp_path, tmp_path, iterations=1 / 16))
     assert "mAP" not in row
+    assert "no test images" in capsys.readouterr().out
     assert load_checkpoint(tmp_path / "checkpoint_ssd300.pth.tar")["iteration"] == 1
 
 
@@ -208,10 +209,9 @@ def test_it_learns_from_scratch(toy_folder, tmp_path):
 # ------------------------------------------------------------------------------------------------------- what stops it
 
 
-@pytest.mark.parametrize("bad_step", [1, 2, 3])
-@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(("bad_step", "value"), [(4, math.nan), (5, math.inf), (6, math.nan)])
 def test_a_loss_that_is_not_finite_stops_with_its_batch_and_keeps_the_checkpoint(
-    trained, toy_folder, tmp_path, monkeypatch, bad_step, value
+    toy_folder, tmp_path, monkeypatch, bad_step, value
 ):
     calls = []
     components = MultiBoxLoss.components
@@ -222,25 +222,45 @@ def test_a_loss_that_is_not_finite_stops_with_its_batch_and_keeps_the_checkpoint
         return {**losses, "localization": losses["localization"] + value} if len(calls) == bad_step else losses
 
     monkeypatch.setattr(MultiBoxLoss, "components", bad_components)
-    checkpoint = tmp_path / "checkpoint_ssd300.pth.tar"
-    checkpoint.write_bytes(b"the last good one")
+    monkeypatch.setattr(train, "validate", lambda *args: (None, {}))
     with pytest.raises(NonFiniteLossError) as raised:
-        main(small(toy_folder, tmp_path))
+        main(small(toy_folder, tmp_path, iterations=0.375))
     assert len(calls) <= bad_step + 1  # noticed at most one step late
     message = str(raised.value)
     assert f"iteration {bad_step}:" in message
     assert f"'localization': {value}" in message
     assert "'confidence': " in message
     images = json.loads((toy_folder / "TRAIN_images.json").read_text())
-    batch = list(ShuffledOrder(6, seed=0))[2 * bad_step - 2 : 2 * bad_step]
+    order = ShuffledOrder(6, seed=0)
+    order.set_epoch(1)
+    batch = list(order)[2 * (bad_step - 4) : 2 * (bad_step - 3)]
     assert sorted(message.splitlines()[1:]) == sorted(images[i] for i in batch)
-    assert checkpoint.read_bytes() == b"the last good one"
+    assert load_checkpoint(tmp_path / "checkpoint_ssd300.pth.tar")["epoch"] == 1
 
 
-@pytest.mark.parametrize("changes", [{"batch_size": 0}, {"iterations": 0}, {"lr": -1.0}, {"lr": math.nan}])
+def test_weights_that_are_not_finite_are_not_saved(toy_folder, tmp_path, monkeypatch):
+    step = torch.optim.SGD.step
+
+    def spoil(self, *args):
+        step(self, *args)
+        self.param_groups[1]["params"][0].data[0] = math.nan
+
+    monkeypatch.setattr(torch.optim.SGD, "step", spoil)
+    with pytest.raises(NonFiniteLossError, match=r"weights are not finite after iteration 1: rescale_factors"):
+        main(small(toy_folder, tmp_path, iterations=1 / 16))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_earlier_training_is_not_overwritten(trained, toy_folder):
+    folder, _ = trained
+    with pytest.raises(ValueError, match=r"checkpoint_ssd300\.pth\.tar: holds an earlier training.*--checkpoint"):
+        main(small(toy_folder, folder))
+
+
+@pytest.mark.parametrize("changes", [{"batch_size": 0}, {"iterations": 0}, {"lr": -1.0}, {"lr": math.nan}, {"seed": -1}])
 def test_senseless_parameters_are_refused(toy_folder, tmp_path, changes):
     (name,) = changes
-    with pytest.raises(ValueError, match=f"{name}.*more than 0"):
+    with pytest.raises(ValueError, match=f"{name}: expected .*0"):
         main(small(toy_folder, tmp_path, **changes))
 
 
@@ -267,6 +287,18 @@ def test_a_new_rate_given_replaces_the_base_rate(trained, toy_folder, tmp_path):
     assert history[1]["lr"] == pytest.approx(learning_rate(5, dataclasses.replace(parameters, lr=1e-3)) / 10)
 
 
+def test_momentum_decay_and_batch_size_given_hold_from_there_on(trained, toy_folder, tmp_path):
+    folder, _ = trained
+    state = load_checkpoint(folder / "checkpoint_ssd300.pth.tar")  # 3 steps of 2 images
+    parameters = small(toy_folder, tmp_path, momentum=0.5, weight_decay=0.25, batch_size=6)
+    optimizer = create_optimizer(train.create_model(state, state["label_map"], parameters, torch.device("cpu")), parameters)
+    progress = train.resume(state, optimizer, parameters)
+    assert [(group["momentum"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.5, 0.0), (0.5, 0.25)]
+    assert (progress["epoch"], progress["iteration"]) == (1, 1)
+    buffers = [optimizer.state[weight]["momentum_buffer"] for group in optimizer.param_groups for weight in group["params"]]
+    assert any(buffer.abs().max() > 0 for buffer in buffers)
+
+
 def test_a_finished_training_is_evaluated_and_nothing_more(trained, toy_folder, tmp_path, capsys):
     folder, history = trained
     parameters = small(toy_folder, tmp_path, checkpoint=str(folder / "checkpoint_ssd300.pth.tar"))
@@ -289,6 +321,8 @@ def test_weights_alone_start_a_training_of_their_own(toy_checkpoint, toy_folder,
     for name, weights in load_checkpoint(toy_checkpoint)["model"].items():
         torch.testing.assert_close(trained["model"][name], weights)
     assert "optimizer" in trained
+    with pytest.raises(ValueError, match="holds an earlier training"):
+        main(small(toy_folder, tmp_path, checkpoint=str(toy_checkpoint)))
 
 
 def test_weights_alone_need_the_same_classes(toy_checkpoint, toy_folder, tmp_path):

@@ -325,3 +325,9 @@ def test_help_shows_description_comments_and_defaults(capsys, monkeypatch):
     ):
         assert part in text
     assert "(default: )" not in text
+
+
+def test_an_error_from_a_worker_is_described_by_what_it_says():
+    assert utils.describe_error(ValueError("a.jpg: not readable")) == "error: a.jpg: not readable"
+    traceback = "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File x\n"
+    assert utils.describe_error(ValueError(traceback + "ValueError: a.jpg: not readable")) == "error: a.jpg: not readable"
