@@ -343,6 +343,11 @@ def create_model(state, label_map, parameters, device):
     return model.to(device, memory_format=torch.channels_last)
 
 
+def begins_anew(state):
+    """Whether a training begins with this: nothing (None), or weights without an optimizer, which only give it a start."""
+    return state is None or "optimizer" not in state
+
+
 def resume(state, optimizer, parameters):
     """
     Take up a training where a checkpoint left it.
@@ -362,14 +367,16 @@ def resume(state, optimizer, parameters):
     return {"epoch": state["epoch"], "iteration": iteration, "best_mAP": state["best_mAP"], "history": state["history"]}
 
 
-def prepare_output_folder(parameters):
+def prepare_output_folder(state, parameters):
     """
+    :param state: the checkpoint to start from, or None
+    :param parameters: Parameters
     :return: the output folder, which is there now
     :raises ValueError: it holds an earlier training that this one would overwrite
     """
     output_folder = Path(parameters.output_folder)
     path = output_folder / "checkpoint_ssd300.pth.tar"
-    if path.exists() and not parameters.checkpoint and not parameters.toy:
+    if path.exists() and begins_anew(state) and not parameters.toy:
         raise ValueError(
             f"{path}: holds an earlier training, which this one would overwrite: go on with it (--checkpoint {path}), or name "
             "another --output-folder"
@@ -453,7 +460,7 @@ def main(parameters, given=None):
     state = load_checkpoint(parameters.checkpoint) if parameters.checkpoint else None
     if state is not None:
         check_resumable(state, parameters, given, train_set.label_map)
-    output_folder = prepare_output_folder(parameters)
+    output_folder = prepare_output_folder(state, parameters)
 
     model = create_model(state, train_set.label_map, parameters, device)
     criterion = MultiBoxLoss(model.priors_cxcy)

@@ -167,7 +167,7 @@ def old_file(payload, keys=(), values=b""):
 
 # ------------------------------------------------------------------------------------- the published tutorial's checkpoint
 
-TUTORIAL_SOURCE = '''
+TUTORIAL_SOURCE = """
 from torch import nn
 
 BASE = "1_1 1_2 2_1 2_2 3_1 3_2 3_3 4_1 4_2 4_3 5_1 5_2 5_3 6 7".split()
@@ -209,7 +209,7 @@ class SSD300(nn.Module):
         self.pred_convs = PredictionConvolutions(make, n_classes)
         self.rescale_factors = rescale_factors
         self.priors_cxcy = priors_cxcy
-'''
+"""
 
 
 class OldParameter:

@@ -321,6 +321,8 @@ def test_weights_alone_start_a_training_of_their_own(toy_checkpoint, toy_folder,
     for name, weights in load_checkpoint(toy_checkpoint)["model"].items():
         torch.testing.assert_close(trained["model"][name], weights)
     assert "optimizer" in trained
+    with pytest.raises(ValueError, match="holds an earlier training"):
+        main(small(toy_folder, tmp_path, checkpoint=str(toy_checkpoint)))
 
 
 def test_weights_alone_need_the_same_classes(toy_checkpoint, toy_folder, tmp_path):
