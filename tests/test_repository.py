@@ -111,3 +111,7 @@ def test_the_readmes_table_of_files_names_what_exists():
         names = [] if others else re.findall(r"`(\w+)`", content)
         for name in names:
             assert hasattr(importlib.import_module(script), name), name
+
+
+def test_the_readme_is_finished():
+    assert re.findall(r"\b(?:[A-Z]+_TEXT|TODO|TBD)\b", README) == []
