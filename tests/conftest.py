@@ -51,6 +51,15 @@ def blood_cells():
     return shared_path("data/BCCD")
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """For small pictures a second thread only waits."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
 @pytest.fixture
 def random():
     """A torch Generator with a fixed seed."""

@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader
 from datasets import PascalVOCDataset, ShuffledOrder, collate_fn, read_image, read_list
 from utils import create_data_lists
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LABEL_MAP = {"background": 0, "cat": 1, "dog": 2}
 ENTRIES = [
     {"boxes": [[10, 20, 60, 80], [50, 5, 90, 40]], "labels": [1, 2], "difficulties": [0, 1]},
@@ -35,15 +37,6 @@ def change_list(folder, name, change):
     content = json.loads((folder / name).read_text())
     change(content)
     (folder / name).write_text(json.dumps(content))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """For pictures this small a second thread only waits."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 @pytest.fixture

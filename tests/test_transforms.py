@@ -12,17 +12,10 @@ import utils
 from oracles import slow_cut_out, slow_jaccard_overlap, slow_transform_boxes
 from utils import FILLER, cut_out, photometric_distort, random_crop, transform, zoom_out
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255), (0, 255, 255))
 PLAIN = (128, 128, 128)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """For pictures this small a second thread only waits."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
 
 
 def draw_scene(rng):
