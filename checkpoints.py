@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torchvision.models.detection import SSD300_VGG16_Weights
 
-from model import FEATURE_MAPS, SSD300, UnavailableWeightsError
+from model import FEATURE_MAPS, SSD300, download_weights
 from utils import IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD, create_label_map, voc_labels
 
 # What a checkpoint has at least: enough to make the model again. Training adds what it needs to go on.
@@ -550,14 +550,7 @@ def download_coco():
     :return: the state dict of torchvision's ssd300_vgg16, trained on COCO
     :raises UnavailableWeightsError: it can not be downloaded, or the file in the cache is damaged
     """
-    weights = SSD300_VGG16_Weights.COCO_V1
-    try:
-        return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except Exception as error:  # of the network or the disk, or whatever a damaged file leads to
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UnavailableWeightsError(
-            f"torchvision's SSD300 can not be had ({reason}): fetch {weights.url} elsewhere and name the file with --checkpoint"
-        ) from error
+    return download_weights(SSD300_VGG16_Weights.COCO_V1, "torchvision's SSD300", "elsewhere and name the file with --checkpoint")
 
 
 def rename(content, layers, scale=None):

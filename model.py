@@ -40,6 +40,23 @@ class UnavailableWeightsError(RuntimeError):
     """Weights to start from that can not be had; the message says what to do."""
 
 
+def download_weights(weights, name, remedy):
+    """
+    Fetch weights that torchvision offers, once: they stay in torch's cache. Nothing in the file is run.
+
+    :param weights: member of one of torchvision's enumerations of weights
+    :param name: what the message calls them
+    :param remedy: what to do with the file if it is fetched by hand
+    :return: state dict
+    :raises UnavailableWeightsError: they can not be downloaded, or the file in the cache is damaged
+    """
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except Exception as error:  # of the network or the disk, or whatever a damaged file leads to
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UnavailableWeightsError(f"{name} can not be had ({reason}): fetch {weights.url} {remedy}") from error
+
+
 class VGGBase(nn.Module):
     """VGG-16 as a feature extractor: convolutions only, and a last pooling that keeps the resolution (paper, section 3)."""
 
@@ -120,15 +137,11 @@ class VGGBase(nn.Module):
 
         :raises UnavailableWeightsError: the weights can not be downloaded, or the file in the cache is damaged
         """
-        weights = torchvision.models.VGG16_Weights.IMAGENET1K_V1
-        try:
-            vgg16 = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-        except Exception as error:  # of the network or the disk, or whatever a damaged file leads to
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise UnavailableWeightsError(
-                f"the ImageNet weights of VGG-16 can not be had ({reason}): fetch {weights.url} and put that file into "
-                f"{torch.hub.get_dir()}/checkpoints, or train without them (--no-pretrained)"
-            ) from error
+        vgg16 = download_weights(
+            torchvision.models.VGG16_Weights.IMAGENET1K_V1,
+            "the ImageNet weights of VGG-16",
+            f"and put that file into {torch.hub.get_dir()}/checkpoints, or train without them (--no-pretrained)",
+        )
         state = self.state_dict()
         convolutions = [name for name in state if not name.startswith(("conv6", "conv7"))]
         features = [name for name in vgg16 if name.startswith("features.")]
