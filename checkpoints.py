@@ -59,24 +59,63 @@ def naming(path):
 # ------------------------------------------------------------------------------------------------------------- our own
 
 
-def save_checkpoint(path, state):
+def save_checkpoint(path, state, keep_previous=False):
     """
     Write a checkpoint. It goes to a temporary file first and is renamed when it is on the disk, so that an interruption, a crash
-    or a full disk leaves the previous checkpoint as it was.
+    or a full disk leaves the earlier checkpoint as it was.
 
     :param path: the file to write
     :param state: dict with MODEL_KEYS, and more
+    :param keep_previous: keep the earlier checkpoint of that name beside it, as previous_...
+    :raises OSError: it can not be written
     """
     path = Path(path)
-    temporary_path = path.with_name(path.name + ".tmp")
+    temporary_path, previous_path = path.with_name(path.name + ".tmp"), path.with_name("previous_" + path.name)
     try:
         with open(temporary_path, "wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
+        if keep_previous and path.exists():
+            previous_path.unlink(missing_ok=True)
+            try:
+                os.link(path, previous_path)  # a second name for the same file, so that at no moment there is none
+            except OSError:  # on a file system without such names
+                os.replace(path, previous_path)
         os.replace(temporary_path, path)
+    except (OSError, RuntimeError) as error:  # torch has a RuntimeError of its own for a file that can not be written
+        remedy = "make room, or name another folder; the checkpoint before is as it was"
+        raise OSError(f"{path}: can not be written ({error}): {remedy}") from error
     finally:
         temporary_path.unlink(missing_ok=True)
+
+
+def newest_checkpoint(folder):
+    """
+    The training in a folder that got furthest, of the checkpoints that can be read.
+
+    :param folder: where train.py writes them
+    :return: the path and the checkpoint, see load_checkpoint; None twice if there is none
+    :raises WrongFileError: there are some, and none can be read
+    """
+    newest, faults = (None, None), []
+    for path in sorted(Path(folder).glob("*checkpoint_ssd300.pth.tar")):
+        try:
+            state = load_checkpoint(path)
+        except (OSError, WrongFileError) as error:
+            faults.append(str(error))
+            print(f"Passed over: {error}")
+            continue
+        if newest[0] is None or _progress(state) > _progress(newest[1]):
+            newest = path, state
+    if faults and newest[0] is None:
+        raise WrongFileError(f"{folder}: none of its checkpoints can be read: " + "; ".join(faults))
+    return newest
+
+
+def _progress(state):
+    """How far a training got: epochs, and images of the next one."""
+    return state.get("epoch", 0), state.get("n_images", 0)
 
 
 def model_state(model, label_map):

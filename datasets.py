@@ -1,14 +1,16 @@
 """The data set: photographs and their objects, as the lists of create_data_lists.py name them."""
 
+import hashlib
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from utils import transform
+from utils import IMAGE_SIZE, transform
 
 
 def read_list(data_folder, name):
@@ -121,6 +123,11 @@ class PascalVOCDataset(Dataset):
             if fault:
                 raise ValueError(f"{path}: entry {number} {fault}: {remedy}")
 
+    def fingerprint(self):
+        """A text that is the same for the same lists: the names of the images, in whatever folder, and their objects."""
+        content = json.dumps([[Path(path).name for path in self.images], self.objects, self.keep_difficult])
+        return hashlib.sha256(content.encode()).hexdigest()
+
     def set_epoch(self, epoch):
         """Choose the epoch whose augmentations items get from now on."""
         self._epoch.fill_(epoch)
@@ -148,23 +155,57 @@ class PascalVOCDataset(Dataset):
         return transform(image, boxes, labels, difficulties, self.split, rng)
 
 
-class ShuffledOrder(Sampler):
-    """An order of the images for every epoch; it depends on the seed and the epoch, and on nothing else."""
+class ShuffledBatches(Sampler):
+    """
+    The batches of an epoch, in an order that depends on the seed and the epoch, and on nothing else. Where several processes
+    train together each has its share of every batch; together they see every image exactly once an epoch.
+    """
 
-    def __init__(self, n_images, seed):
-        self.n_images = n_images
-        self.seed = seed
-        self.epoch = 0
+    def __init__(self, n_images, batch_size, seed, rank=0, n_processes=1):
+        """
+        :param n_images: number of images
+        :param batch_size: images of a batch, of all processes together; an epoch's last batch may have fewer
+        :param seed: for the order
+        :param rank, n_processes: which share of each batch this process has, and of how many; it may be empty
+        """
+        self.n_images, self.batch_size, self.seed = n_images, batch_size, seed
+        self.rank, self.n_processes = rank, n_processes
+        self.set_epoch(0)
 
-    def set_epoch(self, epoch):
-        """Choose the epoch whose order comes next."""
-        self.epoch = epoch
+    def set_epoch(self, epoch, n_done=0):
+        """Choose the epoch whose batches come next, and how many of its images have had their turn already."""
+        self.epoch, self.n_done = epoch, n_done
+
+    def batches(self):
+        """The whole batches that are left of the epoch, lists of indices."""
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n_images).tolist()
+        return [order[first : first + self.batch_size] for first in range(self.n_done, self.n_images, self.batch_size)]
 
     def __len__(self):
-        return self.n_images
+        return len(range(self.n_done, self.n_images, self.batch_size))
 
     def __iter__(self):
-        return iter(np.random.default_rng((self.seed, self.epoch)).permutation(self.n_images).tolist())
+        return iter([batch[self.rank :: self.n_processes] for batch in self.batches()])
+
+
+def ordered_batches(n_images, batch_size, rank=0, n_processes=1):
+    """
+    The batches of an evaluation, in order: those that this process evaluates, every n-th.
+
+    :param n_images, batch_size, rank, n_processes: see ShuffledBatches
+    :return: list of ranges of indices
+    """
+    batches = [range(first, min(first + batch_size, n_images)) for first in range(0, n_images, batch_size)]
+    return batches[rank::n_processes]
+
+
+def ignore_signals(worker):
+    """
+    For the processes that read images: Ctrl-C, and often SIGTERM, reach all processes of a program. It is the main one that
+    decides what to do; it ends the others.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def collate_fn(batch):
@@ -172,8 +213,30 @@ def collate_fn(batch):
     Make a batch of items. Images have one size and are stacked; the others have a tensor for each image, as the number of
     objects differs.
 
-    :param batch: list of N items of a PascalVOCDataset
+    :param batch: list of N items of a PascalVOCDataset; N may be 0
     :return: images (N, 3, 300, 300); boxes, labels and difficulties, lists of N tensors
     """
+    if not batch:  # the share that one of many processes has of an epoch's last images
+        return torch.zeros(0, 3, IMAGE_SIZE, IMAGE_SIZE), [], [], []
     images, boxes, labels, difficulties = zip(*batch, strict=True)
     return torch.stack(images), list(boxes), list(labels), list(difficulties)
+
+
+def create_loader(dataset, batches, workers, device):
+    """
+    The DataLoader of a data set, for training or evaluation.
+
+    :param dataset: PascalVOCDataset
+    :param batches: ShuffledBatches, or the list of ordered_batches
+    :param workers: processes that read and prepare images, kept from epoch to epoch; 0: this one does it
+    :param device: torch.device that the images go to
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate_fn,
+        num_workers=workers,
+        worker_init_fn=ignore_signals,
+        persistent_workers=workers > 0,
+        pin_memory=device.type == "cuda",  # memory that a GPU can fetch from while the processor goes on
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from checkpoints import load_model
 from datasets import read_image, upright_rgb
@@ -121,6 +121,23 @@ def detect(original_image, min_score, max_overlap, top_k, suppress=None, model=N
     model = default_model() if model is None else model
     detections = find_objects(original_image, min_score, max_overlap, top_k, suppress, model)
     return annotate(original_image, detections, model.label_map)
+
+
+def draw_sheet(paths, model, sheet_path, n_columns=4, n_rows=2, side=400):
+    """
+    Write a picture of several pictures with their detections drawn.
+
+    :param paths: picture files; those for which there is room are taken
+    :param model: SSD300 with its `label_map`
+    :param sheet_path: where the picture goes
+    :param n_columns, n_rows, side: of the sheet, and pixels of each picture's place in it
+    """
+    sheet = Image.new("RGB", (n_columns * side, n_rows * side), "white")
+    for i, path in enumerate(paths[: n_columns * n_rows]):
+        annotated_image = detect(read_image(path), min_score=0.3, max_overlap=0.45, top_k=200, model=model)
+        annotated_image.thumbnail((side - 8, side - 8))
+        sheet.paste(annotated_image, (i % n_columns * side + 4, i // n_columns * side + 4))
+    sheet.save(sheet_path)
 
 
 def main(parameters):

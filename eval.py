@@ -3,15 +3,16 @@
 import math
 import sys
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
-from torch.utils.data import DataLoader
+import torch.distributed as dist
 from tqdm import tqdm
 
 from checkpoints import load_model
-from datasets import PascalVOCDataset, collate_fn
-from model import UnavailableWeightsError, autocast, choose_device
+from datasets import PascalVOCDataset, create_loader, ordered_batches
+from model import UnavailableWeightsError, autocast, choose_device, n_processes, process_group, rank
 from utils import calculate_mAP, describe_error, read_command_line
 
 
@@ -22,9 +23,9 @@ class Parameters:
     data_folder: str = "data"  # folder with the lists that create_data_lists.py wrote
     checkpoint: str = "checkpoint_ssd300.pth.tar"  # the model to evaluate, of any kind that is known here, or coco
     batch_size: int = 32  # images at a time
-    workers: int = 4  # processes that read and prepare images; 0: this one does it
+    workers: int = 4  # processes, for each GPU, that read and prepare images; 0: this one does it
     device: str = "auto"  # cuda, cpu, or auto for a GPU if there is one
-    precision: str = "auto"  # of the convolutions: float32, bfloat16, or auto for bfloat16 where the hardware has it
+    precision: str = "auto"  # of the convolutions: float32, bfloat16, float16; auto: the fastest the hardware is made for
     # The settings that the published figures were measured with (paper, section 3.7; VOC2007 devkit)
     min_score: float = 0.01  # a class's probability must be above this
     max_overlap: float = 0.45  # Jaccard overlap above which the worse of two boxes of a class goes
@@ -47,7 +48,8 @@ def evaluate(
     """
     Detect the objects of all test images and hold them against the truth; on the way, add up the loss if asked for.
 
-    :param test_loader: DataLoader over a PascalVOCDataset of the TEST split
+    :param test_loader: DataLoader over a PascalVOCDataset of the TEST split; under torchrun of this process's share, see
+        datasets.ordered_batches
     :param model: SSD300, in eval mode afterwards
     :param criterion: MultiBoxLoss, or None
     :param min_score, max_overlap, top_k: see SSD300.detect_objects
@@ -57,25 +59,39 @@ def evaluate(
     """
     model.eval()
     device = model.priors_cxcy.device
-    detections, truths = ([], [], []), ([], [], [])  # boxes, labels, scores; boxes, labels, difficulties: a tensor an image
-    sums = dict.fromkeys(("confidence", "localization"), 0.0) if criterion is not None else {}
-    for images, boxes, labels, difficulties in tqdm(test_loader, desc="evaluating", unit="batch", leave=False):
+    results = []  # of each batch: detections (boxes, labels, scores), truth (boxes, labels, difficulties), sums of the losses
+    for images, boxes, labels, difficulties in tqdm(test_loader, "evaluating", unit="batch", leave=False, disable=rank() > 0):
         images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
         with autocast(device, precision):
             predicted_locs, predicted_scores = model(images)
-        if criterion is not None:
-            losses = criterion.components(
-                predicted_locs, predicted_scores, [box.to(device) for box in boxes], [label.to(device) for label in labels]
-            )
-            sums = {name: total + float(losses[name]) * len(images) for name, total in sums.items()}
+        losses = criterion.components(predicted_locs, predicted_scores, boxes, labels) if criterion is not None else {}
         found = model.detect_objects(predicted_locs, predicted_scores, min_score, max_overlap, top_k)
-        for all_found, some_found in zip(detections, found, strict=True):
-            all_found += [tensor.cpu() for tensor in some_found]
-        for all_true, some_true in zip(truths, (boxes, labels, difficulties), strict=True):
-            all_true += some_true
+        found = [[tensor.cpu() for tensor in tensors] for tensors in found]
+        sums = {name: float(loss) * len(images) for name, loss in losses.items()}
+        results.append((found, (boxes, labels, difficulties), sums))
+    results = gather_results(results)
+
+    detections, truths = (
+        [[tensor for result in results for tensor in result[kind][part]] for part in range(3)] for kind in range(2)
+    )
     dataset = test_loader.dataset
     average_precisions, mAP = calculate_mAP(*detections, *truths, label_map=dataset.label_map, metric=metric)
-    return Evaluation(average_precisions, mAP, {name: total / len(dataset) for name, total in sums.items()})
+    losses = {name: sum(sums[name] for _, _, sums in results) / len(dataset) for name in results[0][2]}
+    return Evaluation(average_precisions, mAP, losses)
+
+
+def gather_results(results):
+    """
+    The results of all processes, each of which has evaluated every n-th batch, in the order of the batches.
+
+    :param results: list with the results of this process, one for each of its batches
+    :return: list with those of all batches; the same for every process
+    """
+    if n_processes() == 1:
+        return results
+    shares = [None] * n_processes()
+    dist.all_gather_object(shares, results)
+    return [result for batches in zip_longest(*shares) for result in batches if result is not None]
 
 
 def print_average_precisions(average_precisions, mAP, metric="11-point"):
@@ -105,19 +121,20 @@ def main(parameters):
             f"{parameters.checkpoint} was trained on the classes {list(model.label_map)}, but {parameters.data_folder} has "
             f"{list(dataset.label_map)}: evaluate it on the data it was trained for (--data-folder)"
         )
-    loader = DataLoader(
-        dataset, parameters.batch_size, num_workers=parameters.workers, collate_fn=collate_fn, pin_memory=device.type == "cuda"
-    )
+    batches = ordered_batches(len(dataset), parameters.batch_size, rank(), n_processes())
+    loader = create_loader(dataset, batches, parameters.workers, device)
     evaluation = evaluate(
         loader, model, None, parameters.min_score, parameters.max_overlap, parameters.top_k, parameters.metric,
         parameters.precision,
     )  # fmt: skip
-    print_average_precisions(evaluation.average_precisions, evaluation.mAP, parameters.metric)
+    if rank() == 0:
+        print_average_precisions(evaluation.average_precisions, evaluation.mAP, parameters.metric)
     return evaluation
 
 
 if __name__ == "__main__":
     try:
-        main(read_command_line(Parameters, __doc__)[0])
+        with process_group():
+            main(read_command_line(Parameters, __doc__)[0])
     except (OSError, ValueError, UnavailableWeightsError) as error:
         sys.exit(describe_error(error))

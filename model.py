@@ -1,8 +1,13 @@
 """The network and its loss: SSD300 on a VGG-16 base, and the MultiBox loss (Liu et al. 2016, https://arxiv.org/abs/1512.02325)."""
 
+import contextlib
+import os
+import signal
+import threading
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 import torchvision
 from torch import nn
@@ -419,9 +424,20 @@ class MultiBoxLoss(nn.Module):
 
     def components(self, predicted_locs, predicted_scores, boxes, labels):
         """The two losses that `forward` adds up, by name, {"confidence": scalar, "localization": scalar}; arguments as there."""
-        predicted_locs, predicted_scores = predicted_locs.float(), predicted_scores.float()
-        true_boxes = pad_sequence(boxes, batch_first=True)  # (N, M, 4)
-        true_labels = pad_sequence(labels, batch_first=True)  # (N, M), 0 where there is no object
+        true_classes, true_locs = self.match(boxes, labels)
+        return self.compare(predicted_locs, predicted_scores, true_classes, true_locs, (true_classes > 0).sum())
+
+    def match(self, boxes, labels):
+        """
+        What the network should predict for every prior.
+
+        :param boxes, labels: see forward; on the priors' device or on the CPU
+        :return: true classes (N, P) long, 0 (background) where a prior is not positive, and true offsets (N, P, 4), which mean
+            something for positive priors only; on the priors' device
+        """
+        device = self.priors_cxcy.device
+        true_boxes = pad_sequence(boxes, batch_first=True).to(device, non_blocking=True)  # (N, M, 4)
+        true_labels = pad_sequence(labels, batch_first=True).to(device, non_blocking=True)  # (N, M), 0 where there is no object
         if true_labels.size(1) == 0:  # no object in the whole batch: one column of padding
             true_boxes, true_labels = F.pad(true_boxes, (0, 0, 0, 1)), F.pad(true_labels, (0, 1))
         is_object = true_labels > 0
@@ -432,14 +448,26 @@ class MultiBoxLoss(nn.Module):
         object_for_each_prior, positive = match_priors(true_boxes, is_object, priors_xy, self.threshold)  # (N, P) both
         true_classes = true_labels.gather(1, object_for_each_prior) * positive  # (N, P), background 0 where not positive
         matched_boxes = true_boxes.gather(1, object_for_each_prior.unsqueeze(2).expand(-1, -1, 4))  # (N, P, 4)
-        true_locs = cxcy_to_gcxgcy(xy_to_cxcy(matched_boxes), self.priors_cxcy)
+        return true_classes, cxcy_to_gcxgcy(xy_to_cxcy(matched_boxes), self.priors_cxcy)
 
-        n_positives = positive.sum(dim=1)  # (N)
+    def compare(self, predicted_locs, predicted_scores, true_classes, true_locs, n_positives_batch):
+        """
+        The two losses of predictions: sums over these images, divided by the positive priors of the whole batch, of which these
+        images may be a part. The losses of its parts add up to the loss of the batch.
+
+        :param predicted_locs, predicted_scores: see forward
+        :param true_classes, true_locs: (N, P) and (N, P, 4), see match
+        :param n_positives_batch: scalar tensor, the number of positive priors of the batch
+        :return: {"confidence": scalar, "localization": scalar}
+        """
+        predicted_locs, predicted_scores = predicted_locs.float(), predicted_scores.float()
+        positive = true_classes > 0
         # Without positives both sums below are zero; dividing them by one instead of zero keeps them so.
-        n_positives_batch = n_positives.sum().clamp(min=1)
+        divisor = n_positives_batch.clamp(min=1)
+        confidence = self._confidence_loss(predicted_scores, true_classes, positive, positive.sum(dim=1))
         return {
-            "confidence": self._confidence_loss(predicted_scores, true_classes, positive, n_positives) / n_positives_batch,
-            "localization": self._localization_loss(predicted_locs, true_locs, positive) / n_positives_batch,
+            "confidence": confidence / divisor,
+            "localization": self._localization_loss(predicted_locs, true_locs, positive) / divisor,
         }
 
     @staticmethod
@@ -473,6 +501,8 @@ def choose_device(name):
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and n_processes() > 1:  # torchrun says which of the machine's GPUs is this process's
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
         if device.type not in ("cpu", "cuda"):  # others lack float64, or are untried
@@ -483,23 +513,125 @@ def choose_device(name):
     return device
 
 
+def choose_precision(device, precision):
+    """
+    The type that convolutions compute in.
+
+    :param device: torch.device
+    :param precision: "float32", "bfloat16", "float16", or "auto": bfloat16 where the hardware computes in it, else float16 on a
+        GPU and float32 on a processor
+    :return: torch.dtype
+    :raises ValueError: another precision
+    """
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if precision != "auto" and precision not in dtypes:
+        raise ValueError(f"precision: expected auto, {', '.join(dtypes)}, got {precision!r}")
+    if precision != "auto":
+        return dtypes[precision]
+    if device.type == "cuda":  # bfloat16 came with Ampere, capability 8.0
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    # float32 on older releases of torch, which have no public way to ask what the processor can do
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    has_bfloat16 = capabilities.get("amx_bf16", False) or capabilities.get("avx512_bf16", False)
+    return torch.bfloat16 if has_bfloat16 else torch.float32
+
+
 def autocast(device, precision):
     """
     A context in which convolutions run in the chosen precision; the weights, the loss and the decoding of boxes are in float32
     in any case.
 
     :param device: torch.device
-    :param precision: "float32", "bfloat16", or "auto" for bfloat16 where the hardware computes in it
+    :param precision: see choose_precision
     :return: context manager
     :raises ValueError: another precision
     """
-    if precision not in ("auto", "float32", "bfloat16"):
-        raise ValueError(f"precision: expected auto, float32 or bfloat16, got {precision!r}")
-    if precision == "auto":
-        if device.type == "cuda":
-            has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)  # Ampere and later
-        else:  # float32 on older releases of torch, which have no public way to ask what the processor can do
-            capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-            has_bfloat16 = capabilities.get("amx_bf16", False) or capabilities.get("avx512_bf16", False)
-        precision = "bfloat16" if has_bfloat16 else "float32"
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    dtype = choose_precision(device, precision)
+    if dtype == torch.float32:
+        return torch.autocast(device.type, enabled=False)
+    return torch.autocast(device.type, dtype=dtype)
+
+
+# ------------------------------------------------------------------------------------------------------- several processes
+
+
+@contextlib.contextmanager
+def process_group():
+    """
+    A context in which the processes that torchrun started work together, each on its device. Without torchrun there is one
+    process, and nothing to do.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun sets it, and all that init_process_group reads
+        yield
+        return
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    yield
+    dist.destroy_process_group()  # not after an error: the others may be waiting, and torchrun ends them
+
+
+def n_processes():
+    """How many processes work together; 1 without torchrun."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank():
+    """The number of this process, from 0. Number 0 is the one that prints and writes."""
+    return dist.get_rank() if n_processes() > 1 else 0
+
+
+@contextlib.contextmanager
+def first_process_first():
+    """A context that process 0 of each machine goes through before the others: it downloads or draws what they then find."""
+    local_rank = int(os.environ["LOCAL_RANK"]) if n_processes() > 1 else 0
+    if local_rank > 0:
+        dist.barrier()
+    yield
+    if local_rank == 0 and n_processes() > 1:
+        dist.barrier()
+
+
+# ---------------------------------------------------------------------------------------------------- being asked to stop
+
+
+class InterruptedTrainingError(Exception):
+    """The training was asked to stop, by Ctrl-C or SIGTERM; `number` is the signal's."""
+
+    def __init__(self, number):
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class Interruption:
+    """
+    A context in which Ctrl-C and SIGTERM raise InterruptedTrainingError; while it is held, they are only noted in `number`, so
+    that a step can be finished and saved. A second one ends the program at once.
+    """
+
+    def __init__(self):
+        self.number, self.held, self.handlers = 0, False, {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():  # Python allows it there only
+            self.handlers = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *error):
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, frame):
+        self.number = number
+        self.__exit__()
+        if not self.held:
+            raise InterruptedTrainingError(number)
+
+    @contextlib.contextmanager
+    def hold(self):
+        """A context in which a signal is only noted."""
+        self.held = True
+        try:
+            yield
+        finally:
+            self.held = False
+        if self.number:
+            raise InterruptedTrainingError(self.number)

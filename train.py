@@ -1,27 +1,47 @@
 """Train an SSD300: on PASCAL VOC as the paper did, on any data in VOC layout, or with --toy on a small drawn data set."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
 import math
+import shlex
+import shutil
+import signal
 import sys
+import tempfile
 import time
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from PIL import Image
+import torch.distributed as dist
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from checkpoints import load_base_weights, load_checkpoint, model_state, save_checkpoint
+from checkpoints import WrongFileError, load_base_weights, load_checkpoint, model_state, newest_checkpoint, save_checkpoint
 from create_data_lists import TOY_CLASSES, TOY_IMAGES, create_toy_data
-from datasets import PascalVOCDataset, ShuffledOrder, collate_fn, read_image
-from detect import detect
+from datasets import PascalVOCDataset, ShuffledBatches, create_loader, ordered_batches
+from detect import draw_sheet
 from eval import evaluate, print_average_precisions
-from model import SSD300, MultiBoxLoss, UnavailableWeightsError, autocast, choose_device
-from utils import describe_error, read_command_line
+from model import (
+    SSD300,
+    InterruptedTrainingError,
+    Interruption,
+    MultiBoxLoss,
+    UnavailableWeightsError,
+    autocast,
+    choose_device,
+    choose_precision,
+    first_process_first,
+    n_processes,
+    process_group,
+    rank,
+)
+from utils import IMAGE_SIZE, describe_error, read_command_line
 
 
 @dataclass
@@ -31,13 +51,14 @@ class Parameters:
     data_folder: str = "data"  # folder with the lists that create_data_lists.py wrote
     keep_difficult: bool = True  # learn from objects marked difficult, too
     output_folder: str = "."  # where checkpoints, history.jsonl and history.png go
-    checkpoint: str = ""  # a checkpoint to go on from, other people's weights to start from, or coco; none: begin anew
+    checkpoint: str = ""  # go on from a file, or auto, the newest in the output folder; or start from others' weights or coco
     pretrained: bool = True  # start the base from torchvision's ImageNet weights (528 MB, downloaded once)
     base_weights: str = ""  # start the base from this file instead, vgg16_reducedfc.pth: Caffe's VGG-16, as the paper did
 
     # The schedule of the authors' script for VOC 07+12 (paper, section 3.6). An iteration is a step on 32 images: with another
     # batch size there are as many more or fewer steps, so that the epochs stay: the rate falls in the 155th and 194th of 232.
-    batch_size: int = 32  # images a step
+    batch_size: int = 32  # images a step, of all GPUs together
+    images_at_once: int = 0  # most images in a GPU's memory: larger batches go in parts, with the same result; 0: all at once
     iterations: int = 120_000  # length of the training in steps of 32 images
     lr: float = 1e-3  # learning rate, for weights; biases have twice as much
     decay_at: tuple = (2 / 3, 5 / 6)  # parts of the training after which the rate falls to a tenth
@@ -47,9 +68,12 @@ class Parameters:
     weight_decay: float = 5e-4  # for weights; biases have none
     grad_clip: float = 0.0  # longest gradient of all parameters together, longer ones are shortened; 0: none is
 
-    workers: int = 4  # processes that read and prepare images, and as many to validate; 0: this one does it
+    checkpoint_every: int = 500  # steps after which a checkpoint is written, beside the one after each epoch; 0: only that
+
+    workers: int = 4  # processes, for each GPU, that read and prepare images, and as many to validate; 0: this one does it
     device: str = "auto"  # cuda, cpu, or auto for a GPU if there is one
-    precision: str = "auto"  # of the convolutions: float32, bfloat16, or auto for bfloat16 where the hardware has it
+    precision: str = "auto"  # of the convolutions: float32, bfloat16, float16; auto: the fastest the hardware is made for
+    compile: bool = False  # translate the network with torch.compile first, which takes minutes and needs a C++ compiler
     seed: int = 0  # decides the initial weights, the order of the images and their augmentations
 
     toy: bool = False  # draw a small data set into the folder toy and train on it from scratch, with the settings of TOY below
@@ -73,12 +97,38 @@ TOY = {
 }
 # What may differ between a checkpoint and the training that goes on from it: where things are and what computes.
 FREE_TO_DIFFER = {
-    "data_folder", "output_folder", "checkpoint", "pretrained", "base_weights", "workers", "device", "precision", "toy",
+    "data_folder", "output_folder", "checkpoint", "checkpoint_every", "pretrained", "base_weights", "workers", "device",
+    "precision", "compile", "images_at_once", "toy",
 }  # fmt: skip
 
 
 class NonFiniteLossError(RuntimeError):
     """The loss is infinite or not a number; the message says where."""
+
+
+@dataclass
+class Progress:
+    """How far a training is. All of it is in the checkpoint."""
+
+    epoch: int = 0  # epochs finished
+    iteration: int = 0  # optimizer steps taken
+    n_images: int = 0  # images that the next epoch has trained on already
+    # Sums over these images: confidence and localization loss
+    loss_sums: torch.Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
+    best_mAP: float = -1.0
+    history: list = field(default_factory=list)  # a dict an epoch
+
+
+class Training(NamedTuple):
+    """What takes part in a step."""
+
+    model: SSD300
+    network: nn.Module  # the model; with several processes, DistributedDataParallel around it
+    criterion: MultiBoxLoss
+    optimizer: torch.optim.SGD
+    scaler: torch.amp.GradScaler  # keeps the gradients of float16 from vanishing; idle with other precisions
+    parameters: Parameters
+    data: dict  # fingerprints of the lists, by split
 
 
 # -------------------------------------------------------------------------------------------------------------- schedule
@@ -126,12 +176,13 @@ def check_parameters(parameters):
     for name in ("batch_size", "iterations", "lr"):
         if not getattr(parameters, name) > 0:
             raise ValueError(f"parameters: {name}: expected more than 0, got {getattr(parameters, name)}")
-    for name in ("warm_up", "momentum", "weight_decay", "grad_clip", "workers", "seed"):
+    at_least_0 = "warm_up", "momentum", "weight_decay", "grad_clip", "workers", "seed", "images_at_once", "checkpoint_every"
+    for name in at_least_0:
         if not getattr(parameters, name) >= 0:
             raise ValueError(f"parameters: {name}: expected 0 or more, got {getattr(parameters, name)}")
 
 
-def check_resumable(state, parameters, given, label_map):
+def check_resumable(state, parameters, given, train_set, test_set):
     """
     A training that goes on should be the same training, but for what was changed on purpose. One that starts from other people's
     weights, or from a detector that was converted, needs the same classes only.
@@ -139,14 +190,22 @@ def check_resumable(state, parameters, given, label_map):
     :param state: the checkpoint
     :param parameters: Parameters of this run
     :param given: names of the parameters that were given explicitly
-    :param label_map: the classes of the data
-    :raises ValueError: the checkpoint knows other classes, or had other parameters
+    :param train_set, test_set: PascalVOCDatasets
+    :raises ValueError: the checkpoint knows other classes, or had other data or parameters
     """
-    if state["label_map"] != label_map:
+    if state["label_map"] != train_set.label_map:
         raise ValueError(
             f"{parameters.checkpoint} was trained on the classes {list(state['label_map'])[1:]}, but the lists in "
-            f"{parameters.data_folder} have {list(label_map)[1:]}: give the folder that it was trained on (--data-folder)"
+            f"{parameters.data_folder} have {list(train_set.label_map)[1:]}: give the folder it was trained on (--data-folder)"
         )
+    for dataset in (train_set, test_set):
+        # keep_difficult is compared with the other parameters
+        if state.get("data", {}).get(dataset.split, dataset.fingerprint()) != dataset.fingerprint():
+            raise ValueError(
+                f"{parameters.checkpoint} was trained with other lists than those in {parameters.data_folder}: the images or "
+                f"objects of {dataset.split} differ. Give the folder with its lists (--data-folder); or, to train its weights on "
+                "other data, copy them with convert_weights.py and start from the copy"
+            )
     current = dataclasses.asdict(parameters)
     differing = {
         name: old
@@ -166,81 +225,140 @@ def _as_option(item):
     name, value = item[0].replace("_", "-"), item[1]
     if isinstance(value, bool):
         return f"--{name}" if value else f"--no-{name}"
-    return f"--{name} " + (" ".join(map(str, value)) if isinstance(value, tuple) else str(value))
+    return f"--{name} " + shlex.join(map(str, value if isinstance(value, tuple) else [value]))
 
 
 # -------------------------------------------------------------------------------------------------------------- training
 
 
-def train_epoch(train_loader, model, criterion, optimizer, step, parameters):
+def train_epoch(train_loader, training, progress, interruption, output_folder):
     """
-    One pass over the training images, or up to the end of the training.
+    Train on what is left of an epoch, or up to the end of the training, and write a checkpoint at its end and every now and then.
 
-    :param train_loader: DataLoader over a PascalVOCDataset of the TRAIN split
-    :param model: SSD300
-    :param criterion: MultiBoxLoss
-    :param optimizer: of create_optimizer
-    :param step: optimizer steps taken before
-    :param parameters: Parameters
-    :return: the steps taken now, and {"loss", "confidence", "localization", "images_per_second"}: losses are means over images
-    :raises NonFiniteLossError: the loss of a step is not finite; noticed when the next step is under way
+    :param train_loader: DataLoader over a PascalVOCDataset of the TRAIN split, with ShuffledBatches
+    :param training: Training
+    :param progress: Progress, which is kept up to date
+    :param interruption: Interruption
+    :param output_folder: where the checkpoints go
+    :return: images a second
+    :raises NonFiniteLossError: the loss of a step is not finite; noticed, on a GPU, when the next step is under way
+    :raises InterruptedTrainingError: the training was asked to stop; the checkpoint is written
     """
-    model.train()
+    parameters, dataset = training.parameters, train_loader.dataset
+    training.model.train()
+    n_left = max(0, min(len(train_loader), n_steps(parameters) - progress.iteration))
+    n_before, start = progress.n_images, time.perf_counter()
+    # To read a step's losses is to wait until a GPU has computed them: it gets its next step first.
+    reports, n_late = deque(), 0 if progress.loss_sums.device.type == "cpu" else 1
+    with tqdm(train_loader, total=n_left, unit="step", dynamic_ncols=True, disable=rank() > 0) as bar:
+        for batch, (images, boxes, labels, _) in zip(train_loader.batch_sampler.batches()[:n_left], bar, strict=False):
+            losses, stop = take_step(images, boxes, labels, training, progress.iteration, interruption.number)
+            progress.iteration += 1
+            progress.n_images += len(batch)
+            progress.loss_sums += losses * len(batch)
+            reports.append(Report(losses, stop, progress.iteration, batch))
+            stop = 0
+            if len(reports) > n_late:
+                losses, stop = reports.popleft().read(dataset)
+                bar.set_postfix(losses)
+            is_due = parameters.checkpoint_every > 0 and progress.iteration % parameters.checkpoint_every == 0
+            if is_due or stop:
+                for report in reports:
+                    report.read(dataset)
+                save_progress(training, progress, output_folder)
+            if stop:
+                raise InterruptedTrainingError(interruption.number or signal.SIGTERM)  # where another process has noticed it
+    for report in reports:
+        report.read(dataset)
+    save_progress(training, progress, output_folder)
+    return (progress.n_images - n_before) / (time.perf_counter() - start)
+
+
+def take_step(images, boxes, labels, training, step, stop):
+    """
+    One step of the optimizer.
+
+    :param images: (N, 3, 300, 300) this process's share of the batch; N may be 0
+    :param boxes, labels: lists of N tensors
+    :param training: Training
+    :param step: steps taken before
+    :param stop: a number other than 0 if this process was asked to stop
+    :return: the batch's confidence and localization loss, (2,), and the sum of `stop` over all processes, both on the device
+    """
+    model, network, criterion, optimizer, scaler, parameters, _ = training
     device = model.priors_cxcy.device
-    sums, n_images, start = torch.zeros(2, device=device), 0, time.perf_counter()
-    previous = None  # losses of the step before, looked at when the device has its next step to work on
-    n_left = min(len(train_loader), n_steps(parameters) - step)
-    progress = tqdm(train_loader, total=n_left, unit="step", dynamic_ncols=True)
-    for batch, (images, boxes, labels, _) in enumerate(progress):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step + batch, parameters) * group["lr_factor"]
-        images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
-        boxes = [box.to(device, non_blocking=True) for box in boxes]
-        labels = [label.to(device, non_blocking=True) for label in labels]
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(step, parameters) * group["lr_factor"]
+    if len(images) == 0:  # no share of this batch, but the others wait: a picture without objects has a loss of 0
+        images, boxes = torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE), [torch.zeros(0, 4)]
+        labels = [torch.zeros(0, dtype=torch.int64)]
+    images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+    true_classes, true_locs = criterion.match(boxes, labels)
+    n_positives = (true_classes > 0).sum()
+    if n_processes() > 1:
+        dist.all_reduce(n_positives)
 
-        with autocast(device, parameters.precision):
-            predicted_locs, predicted_scores = model(images)  # (N, 8732, 4), (N, 8732, n_classes)
-        losses = criterion.components(predicted_locs, predicted_scores, boxes, labels)
-        optimizer.zero_grad()
-        criterion.total(losses).backward()
-        if parameters.grad_clip > 0:
-            nn.utils.clip_grad_norm_(model.parameters(), parameters.grad_clip)
-        optimizer.step()
+    optimizer.zero_grad()
+    report = torch.zeros(3, dtype=torch.float64, device=device)  # confidence and localization loss, and whether to stop
+    report[2].fill_(stop)
+    n_at_once = parameters.images_at_once or len(images)
+    for first in range(0, len(images), n_at_once):
+        part = slice(first, first + n_at_once)
+        is_last = part.stop >= len(images)
+        # The processes add up their gradients once, after the last part
+        with contextlib.nullcontext() if is_last or network is model else network.no_sync():
+            with autocast(device, parameters.precision):
+                predicted_locs, predicted_scores = network(images[part])  # (n, 8732, 4), (n, 8732, n_classes)
+            losses = criterion.compare(predicted_locs, predicted_scores, true_classes[part], true_locs[part], n_positives)
+            # DistributedDataParallel takes the mean of the processes' gradients; that of the batch is their sum
+            scaler.scale(criterion.total(losses) * n_processes()).backward()
+        report[:2] += torch.stack([losses["confidence"], losses["localization"]]).detach()
+    if parameters.grad_clip > 0:
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), parameters.grad_clip)
+    scaler.step(optimizer)
+    scaler.update()
+    if n_processes() > 1:
+        dist.all_reduce(report)
+    return report[:2], report[2]
 
-        if previous is not None:
-            progress.set_postfix(_checked(previous, step, batch - 1, train_loader))
-        previous = torch.stack([losses["confidence"], losses["localization"]]).detach()
-        sums += previous * len(images)
-        n_images += len(images)
-        if batch + 1 == n_left:
-            break
-    progress.close()
-    _checked(previous, step, batch, train_loader)
-    check_weights(model, step + n_left)
-    losses = dict(zip(("confidence", "localization"), (sums / n_images).tolist(), strict=True))
-    images_per_second = n_images / (time.perf_counter() - start)
-    return n_left, {"loss": criterion.total(losses), **losses, "images_per_second": images_per_second}
 
+class Report:
+    """The losses of a step, on their way from the device."""
 
-def _checked(losses, step, batch, train_loader):
-    """
-    The losses of a batch as numbers by name.
+    def __init__(self, losses, stop, iteration, batch):
+        """
+        :param losses: (2,) confidence and localization loss, on the device
+        :param stop: scalar on the device, see take_step
+        :param iteration: number of the step, from 1
+        :param batch: indices of its images
+        """
+        self.iteration, self.batch = iteration, batch
+        self.values = torch.cat([losses, stop.view(1)]).to("cpu", non_blocking=True)
+        self.arrived = torch.cuda.Event() if losses.is_cuda else None
+        if self.arrived:
+            self.arrived.record()
 
-    :param losses: (2,) confidence and localization loss
-    :param step: steps taken before this epoch
-    :param batch: number of the batch in this epoch
-    :raises NonFiniteLossError: one of them is not finite; names the images of the batch
-    """
-    losses = dict(zip(("confidence", "localization"), losses.tolist(), strict=True))
-    if not all(math.isfinite(value) for value in losses.values()):
-        size = train_loader.batch_size
-        paths = [train_loader.dataset.images[i] for i in list(train_loader.sampler)[batch * size : (batch + 1) * size]]
-        raise NonFiniteLossError(
-            f"the loss is not finite in iteration {step + batch + 1}: {losses}. The last checkpoint is as it was. Look at these "
-            "images and their boxes, or go on from the checkpoint with a lower learning rate (--lr) or with gradient clipping "
-            "(--grad-clip 5):\n" + "\n".join(paths)
-        )
-    return losses
+    def read(self, dataset):
+        """
+        Wait until the losses are there, no longer.
+
+        :param dataset: names the images
+        :return: {"confidence", "localization"} as numbers, and the number other than 0 if a process was asked to stop
+        :raises NonFiniteLossError: one of them is not finite; names the images of the batch
+        """
+        if self.arrived:
+            self.arrived.synchronize()
+        confidence, localization, stop = self.values.tolist()
+        losses = {"confidence": confidence, "localization": localization}
+        if not all(math.isfinite(value) for value in losses.values()):
+            paths = [dataset.images[i] for i in self.batch]
+            raise NonFiniteLossError(
+                f"the loss is not finite in iteration {self.iteration}: {losses}. The last checkpoint is as it was. Look at "
+                "these images and their boxes, or go on from the checkpoint with a lower learning rate (--lr) or with gradient "
+                "clipping (--grad-clip 5):\n" + "\n".join(paths)
+            )
+        return losses, stop
 
 
 def check_weights(model, step):
@@ -249,7 +367,8 @@ def check_weights(model, step):
 
     :raises NonFiniteLossError: a weight is infinite or not a number
     """
-    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    finite = torch.stack([weight.isfinite().all() for weight in model.parameters()]).tolist()  # one look at a GPU, not seventy
+    broken = [name for (name, _), is_finite in zip(model.named_parameters(), finite, strict=True) if not is_finite]
     if broken:
         raise NonFiniteLossError(
             f"the weights are not finite after iteration {step}: {', '.join(broken[:3])} ... The last checkpoint is as it was. "
@@ -257,15 +376,42 @@ def check_weights(model, step):
         )
 
 
-def validate(test_loader, model, criterion, parameters):
+def save_progress(training, progress, output_folder, is_best=False):
+    """
+    Write the checkpoint; the first of several processes does it. The one before is kept beside it.
+
+    :param training: Training
+    :param progress: Progress
+    :param output_folder: where it goes
+    :param is_best: also write the checkpoint of the best epoch; it comes first, so that none can be missing which this one names
+    :raises NonFiniteLossError: the weights are not finite
+    :raises OSError: it can not be written
+    """
+    check_weights(training.model, progress.iteration)
+    if rank() > 0:
+        return
+    state = {
+        **model_state(training.model, training.model.label_map),
+        "optimizer": training.optimizer.state_dict(),
+        "scaler": training.scaler.state_dict(),
+        "parameters": dataclasses.asdict(training.parameters),
+        "data": training.data,
+        **vars(progress),
+    }
+    if is_best:
+        save_checkpoint(output_folder / "BEST_checkpoint_ssd300.pth.tar", state)
+    save_checkpoint(output_folder / "checkpoint_ssd300.pth.tar", state, keep_previous=True)
+
+
+def validate(test_loader, training):
     """
     :return: Evaluation, and the part of it that goes into the history; None and {} without test images
     """
     if len(test_loader.dataset) == 0:
         return None, {}
-    evaluation = evaluate(test_loader, model, criterion, precision=parameters.precision)
+    evaluation = evaluate(test_loader, training.model, training.criterion, precision=training.parameters.precision)
     losses = {f"validation_{name}": value for name, value in evaluation.losses.items()}
-    return evaluation, {"validation_loss": criterion.total(evaluation.losses), **losses, "mAP": evaluation.mAP}
+    return evaluation, {"validation_loss": training.criterion.total(evaluation.losses), **losses, "mAP": evaluation.mAP}
 
 
 def write_history(history, output_folder):
@@ -288,17 +434,6 @@ def write_history(history, output_folder):
     figure.savefig(output_folder / "history.png", dpi=100)
 
 
-def draw_examples(model, dataset, path, n_columns=4, n_rows=2, side=400):
-    """Write a picture of the first test images with their detections drawn."""
-    sheet = Image.new("RGB", (n_columns * side, n_rows * side), "white")
-    for i, image_path in enumerate(dataset.images[: n_columns * n_rows]):
-        annotated_image = detect(read_image(image_path), min_score=0.3, max_overlap=0.45, top_k=200, model=model)
-        annotated_image.thumbnail((side - 8, side - 8))
-        sheet.paste(annotated_image, (i % n_columns * side + 4, i // n_columns * side + 4))
-    sheet.save(path)
-    print(f"The first test images with their detections are drawn in {path}.")
-
-
 def load_data(parameters):
     """
     The training and test images; toy data are drawn first.
@@ -307,7 +442,8 @@ def load_data(parameters):
     :raises ValueError: there are no training images
     """
     if parameters.toy:
-        create_toy_data(parameters.data_folder, parameters.toy_classes, parameters.toy_images, seed=parameters.seed)
+        with first_process_first():
+            create_toy_data(parameters.data_folder, parameters.toy_classes, parameters.toy_images, seed=parameters.seed)
     train_set = PascalVOCDataset(parameters.data_folder, "TRAIN", parameters.keep_difficult, parameters.seed)
     test_set = PascalVOCDataset(parameters.data_folder, "TEST")
     if len(train_set) == 0:
@@ -315,23 +451,31 @@ def load_data(parameters):
     return train_set, test_set
 
 
-def create_loaders(train_set, test_set, order, parameters, device):
-    """The DataLoaders of both sets; the training images come in the given order."""
-    settings = {
-        "batch_size": parameters.batch_size,
-        "collate_fn": collate_fn,
-        "num_workers": parameters.workers,
-        "persistent_workers": parameters.workers > 0,
-        "pin_memory": device.type == "cuda",
-    }
-    return DataLoader(train_set, sampler=order, **settings), DataLoader(test_set, **settings)
+def find_start(parameters):
+    """
+    What the training begins with.
+
+    :param parameters: Parameters
+    :return: the parameters, with a file in place of auto, and the checkpoint, or None to begin anew
+    :raises FileNotFoundError: there is no such file
+    :raises WrongFileError: it, or every one that auto could choose, is damaged or has no weights that are known here
+    """
+    if parameters.checkpoint == "auto":
+        path, state = newest_checkpoint(parameters.output_folder)
+        print(f"Going on from {path}." if path else f"No checkpoint in {parameters.output_folder}: beginning anew.")
+        return dataclasses.replace(parameters, checkpoint=str(path or "")), state
+    try:
+        return parameters, load_checkpoint(parameters.checkpoint) if parameters.checkpoint else None
+    except WrongFileError as error:
+        raise WrongFileError(f"{error}. --checkpoint auto takes the newest readable one in --output-folder") from error
 
 
 def create_model(state, label_map, parameters, device):
     """A new SSD300, or that of a checkpoint, with its `label_map`."""
     if state is None:
         torch.manual_seed(parameters.seed)  # for the initial weights; order and augmentations have generators of their own
-        model = SSD300(len(label_map), parameters.pretrained and not parameters.base_weights)
+        with first_process_first():
+            model = SSD300(len(label_map), parameters.pretrained and not parameters.base_weights)
         if parameters.base_weights:
             base, input_shift = load_base_weights(parameters.base_weights)
             model.base.load_state_dict(base)
@@ -343,36 +487,54 @@ def create_model(state, label_map, parameters, device):
     return model.to(device, memory_format=torch.channels_last)
 
 
+def create_training(model, parameters, datasets):
+    """The Training of a model on data sets."""
+    device = model.priors_cxcy.device
+    if parameters.compile:
+        model.compile()
+    network = DistributedDataParallel(model, broadcast_buffers=False) if n_processes() > 1 else model
+    scaler = torch.amp.GradScaler(device.type, enabled=choose_precision(device, parameters.precision) == torch.float16)
+    data = {dataset.split: dataset.fingerprint() for dataset in datasets}
+    return Training(model, network, MultiBoxLoss(model.priors_cxcy), create_optimizer(model, parameters), scaler, parameters, data)
+
+
 def begins_anew(state):
     """Whether a training begins with this: nothing (None), or weights without an optimizer, which only give it a start."""
     return state is None or "optimizer" not in state
 
 
-def resume(state, optimizer, parameters):
+def resume(state, training):
     """
     Take up a training where a checkpoint left it.
 
     :param state: the checkpoint; None, or one with weights only, to begin a training of its own
-    :param optimizer: of create_optimizer; gets the checkpoint's momentum buffers
-    :param parameters: Parameters; their momentum, weight decay and batch size hold from here on
-    :return: {"epoch", "iteration" (steps taken, of the present batch size), "best_mAP", "history"}
+    :param training: Training; its optimizer gets the checkpoint's momentum buffers. The momentum, weight decay and batch size of
+        its parameters hold from here on.
+    :return: Progress, its iteration in steps of the present batch size
     """
-    if state is None or "optimizer" not in state:
-        return {"epoch": 0, "iteration": 0, "best_mAP": -1.0, "history": []}
+    if begins_anew(state):
+        return Progress(loss_sums=torch.zeros(2, dtype=torch.float64, device=training.model.priors_cxcy.device))
+    optimizer, parameters = training.optimizer, training.parameters
     options = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(state["optimizer"])
     for group, current in zip(optimizer.param_groups, options, strict=True):
         group.update(current)
-    iteration = round(state["iteration"] * state["parameters"]["batch_size"] / parameters.batch_size)
-    return {"epoch": state["epoch"], "iteration": iteration, "best_mAP": state["best_mAP"], "history": state["history"]}
+    if training.scaler.is_enabled() and state["scaler"]:
+        training.scaler.load_state_dict(state["scaler"])
+    progress = Progress(**{item.name: state[item.name] for item in dataclasses.fields(Progress)})
+    progress.iteration = round(progress.iteration * state["parameters"]["batch_size"] / parameters.batch_size)
+    progress.loss_sums = progress.loss_sums.to(training.model.priors_cxcy.device)
+    return progress
 
 
-def prepare_output_folder(state, parameters):
+def prepare_output_folder(state, parameters, n_classes):
     """
     :param state: the checkpoint to start from, or None
     :param parameters: Parameters
+    :param n_classes: number of classes, the background counted
     :return: the output folder, which is there now
     :raises ValueError: it holds an earlier training that this one would overwrite
+    :raises OSError: nothing can be written there, or there is too little room
     """
     output_folder = Path(parameters.output_folder)
     path = output_folder / "checkpoint_ssd300.pth.tar"
@@ -381,47 +543,68 @@ def prepare_output_folder(state, parameters):
             f"{path}: holds an earlier training, which this one would overwrite: go on with it (--checkpoint {path}), or name "
             "another --output-folder"
         )
-    output_folder.mkdir(parents=True, exist_ok=True)
+    try:
+        output_folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output_folder):
+            pass
+    except OSError as error:
+        raise OSError(f"{output_folder}: nothing can be written there ({error}): name another --output-folder") from error
+    with torch.device("meta"):  # sizes only: nothing is allocated
+        n_weights = sum(weight.numel() for weight in SSD300(n_classes, pretrained=False).parameters())
+    # The last checkpoint, the one before, the best and one that is being written: weights and momentum, 4 bytes each
+    files = list(output_folder.glob("*checkpoint_ssd300.pth.tar*"))
+    needed = 4 * 8 * n_weights - sum(file.stat().st_size for file in files)
+    if shutil.disk_usage(output_folder).free < needed:
+        raise OSError(f"{output_folder}: the checkpoints take {needed / 1e6:.0f} MB more than are free: make room for them")
     return output_folder
 
 
-def finish_epoch(row, progress, model, optimizer, parameters, output_folder):
+def finish_epoch(training, progress, images_per_second, validation, output_folder):
     """
-    Write the checkpoint, the best one if this is it, and the history.
+    Put what the epoch brought into the history, and write it and the checkpoint, and the best one if this is it.
 
-    :param row: what the epoch brought, for the history
-    :param progress: of the epochs before, see resume
-    :return: the progress now
+    :param validation: the part of the history's row that validate returned
     """
-    mAP = row.get("mAP", math.nan)
-    is_best = mAP > progress["best_mAP"]
-    progress = {
-        "epoch": row["epoch"],
-        "iteration": row["iteration"],
-        "best_mAP": mAP if is_best else progress["best_mAP"],
-        "history": [*progress["history"], row],
+    losses = dict(zip(("confidence", "localization"), (progress.loss_sums / progress.n_images).tolist(), strict=True))
+    row = {
+        "epoch": progress.epoch + 1,
+        "iteration": progress.iteration,
+        "lr": learning_rate(progress.iteration - 1, training.parameters),
+        "loss": training.criterion.total(losses),
+        **losses,
+        "images_per_second": images_per_second,
+        **validation,
     }
-    state = {
-        **model_state(model, model.label_map),
-        "optimizer": optimizer.state_dict(),
-        "parameters": dataclasses.asdict(parameters),
-        **progress,
-    }
-    save_checkpoint(output_folder / "checkpoint_ssd300.pth.tar", state)
-    if is_best:
-        save_checkpoint(output_folder / "BEST_checkpoint_ssd300.pth.tar", state)
-    write_history(progress["history"], output_folder)
+    is_best = row.get("mAP", math.nan) > progress.best_mAP
+    progress.epoch += 1
+    progress.n_images = 0
+    progress.loss_sums.zero_()
+    progress.best_mAP = row["mAP"] if is_best else progress.best_mAP
+    progress.history.append(row)
+    save_progress(training, progress, output_folder, is_best)
+    if rank() == 0:
+        write_history(progress.history, output_folder)
     print_epoch(row)
-    return progress
 
 
-def print_plan(train_set, test_set, n_left, n_epochs, parameters, device):
+def count_epochs(progress, n_images, parameters):
+    """The epoch in which the training ends, from 1; the present one, if it was not finished, is also to be validated."""
+    n_left = max(0, n_steps(parameters) - progress.iteration)
+    if n_left == 0 and progress.n_images == 0:
+        return progress.epoch
+    n_left -= math.ceil((n_images - progress.n_images) / parameters.batch_size)
+    return progress.epoch + 1 + max(0, math.ceil(n_left / math.ceil(n_images / parameters.batch_size)))
+
+
+def print_plan(train_set, test_set, progress, n_epochs, parameters, device):
     """Print what is going to be done, and what is not."""
-    if n_left == 0:
+    n_left = n_steps(parameters) - progress.iteration
+    if n_epochs == progress.epoch:
         print("The training of this checkpoint is over: it is evaluated, and that is all.")
         return
+    several = f" by {n_processes()} processes" if n_processes() > 1 else ""
     print(
-        f"Training on {len(train_set)} images of {len(train_set.label_map) - 1} classes on {device}: {n_left} steps of "
+        f"Training on {len(train_set)} images of {len(train_set.label_map) - 1} classes on {device}{several}: {n_left} steps of "
         f"{parameters.batch_size} images, up to the end of epoch {n_epochs}."
     )
     if len(test_set) == 0:
@@ -438,62 +621,81 @@ def print_epoch(row):
     print(text)
 
 
+def train(parameters, given, interruption):
+    """See main, which prepares for this; `given` and `interruption` are a set of names and an Interruption."""
+    device = choose_device(parameters.device)
+    torch.backends.cudnn.benchmark = True  # every batch has the same shape, so the search for the fastest algorithm pays
+    train_set, test_set = load_data(parameters)
+    parameters, state = find_start(parameters)
+    if state is not None:
+        check_resumable(state, parameters, given, train_set, test_set)
+    with first_process_first():
+        output_folder = prepare_output_folder(state, parameters, len(train_set.label_map))
+
+    model = create_model(state, train_set.label_map, parameters, device)
+    training = create_training(model, parameters, (train_set, test_set))
+    progress = resume(state, training)
+    share = rank(), n_processes()
+    train_batches = ShuffledBatches(len(train_set), parameters.batch_size, parameters.seed, *share)
+    train_loader = create_loader(train_set, train_batches, parameters.workers, device)
+    test_batches = ordered_batches(len(test_set), parameters.batch_size, *share)
+    test_loader = create_loader(test_set, test_batches, parameters.workers, device)
+    n_epochs = count_epochs(progress, len(train_set), parameters)
+    print_plan(train_set, test_set, progress, n_epochs, parameters, device)
+
+    evaluation = None
+    while progress.epoch < n_epochs:
+        train_set.set_epoch(progress.epoch)
+        train_loader.batch_sampler.set_epoch(progress.epoch, progress.n_images)
+        with interruption.hold():
+            images_per_second = train_epoch(train_loader, training, progress, interruption, output_folder)
+        evaluation, validation = validate(test_loader, training)
+        finish_epoch(training, progress, images_per_second, validation, output_folder)
+
+    if evaluation is None:  # the checkpoint's training was over
+        evaluation, _ = validate(test_loader, training)
+    if evaluation is not None:
+        print_average_precisions(evaluation.average_precisions, evaluation.mAP)
+    if parameters.toy and rank() == 0:
+        draw_sheet(test_set.images, model, output_folder / "detections.png")
+        print(f"The first test images with their detections are drawn in {output_folder / 'detections.png'}.")
+    print(f"The checkpoint, and history.jsonl with what every epoch brought, are in {output_folder.resolve()}.")
+    return progress.history
+
+
 def main(parameters, given=None):
     """
-    Train, and after every epoch validate, write the checkpoint and the history.
+    Train, and after every epoch validate, write the checkpoint and the history. Under torchrun its processes train together.
 
     :param parameters: Parameters
     :param given: names of the parameters that were given explicitly; by default those that differ from the values above
     :return: the history, a list with a dict an epoch
     :raises FileNotFoundError: the lists or the checkpoint are missing
     :raises ValueError: parameters, data or checkpoint that do not go together
+    :raises OSError: the checkpoint can not be written
     :raises NonFiniteLossError: see train_epoch
+    :raises InterruptedTrainingError: the training was asked to stop; how to go on is printed
     """
     if given is None:
-        given = {field.name for field in dataclasses.fields(parameters) if getattr(parameters, field.name) != field.default}
+        given = {item.name for item in dataclasses.fields(parameters) if getattr(parameters, item.name) != item.default}
+    options = [_as_option((name, getattr(parameters, name))) for name in sorted(given) if name != "checkpoint"]
     if parameters.toy:
         parameters = dataclasses.replace(parameters, **{name: value for name, value in TOY.items() if name not in given})
     check_parameters(parameters)
-    device = choose_device(parameters.device)
-    torch.backends.cudnn.benchmark = True  # every batch has the same shape, so the search for the fastest algorithm pays
-    train_set, test_set = load_data(parameters)
-    state = load_checkpoint(parameters.checkpoint) if parameters.checkpoint else None
-    if state is not None:
-        check_resumable(state, parameters, given, train_set.label_map)
-    output_folder = prepare_output_folder(state, parameters)
-
-    model = create_model(state, train_set.label_map, parameters, device)
-    criterion = MultiBoxLoss(model.priors_cxcy)
-    optimizer = create_optimizer(model, parameters)
-    progress = resume(state, optimizer, parameters)
-    order = ShuffledOrder(len(train_set), parameters.seed)
-    train_loader, test_loader = create_loaders(train_set, test_set, order, parameters, device)
-    n_left = max(0, n_steps(parameters) - progress["iteration"])
-    n_epochs = progress["epoch"] + math.ceil(n_left / len(train_loader))
-    print_plan(train_set, test_set, n_left, n_epochs, parameters, device)
-
-    evaluation = None
-    for epoch in range(progress["epoch"], n_epochs):
-        train_set.set_epoch(epoch)
-        order.set_epoch(epoch)
-        steps_taken, losses = train_epoch(train_loader, model, criterion, optimizer, progress["iteration"], parameters)
-        evaluation, validation = validate(test_loader, model, criterion, parameters)
-        step = progress["iteration"] + steps_taken
-        row = {"epoch": epoch + 1, "iteration": step, "lr": learning_rate(step - 1, parameters), **losses, **validation}
-        progress = finish_epoch(row, progress, model, optimizer, parameters, output_folder)
-
-    if evaluation is None:  # the checkpoint's training was over
-        evaluation, _ = validate(test_loader, model, criterion, parameters)
-    if evaluation is not None:
-        print_average_precisions(evaluation.average_precisions, evaluation.mAP)
-    if parameters.toy:
-        draw_examples(model, test_set, output_folder / "detections.png")
-    print(f"The checkpoint, and history.jsonl with what every epoch brought, are in {output_folder.resolve()}.")
-    return progress["history"]
+    with process_group(), Interruption() as interruption, contextlib.ExitStack() as stack:
+        if rank() > 0:
+            stack.enter_context(contextlib.redirect_stdout(None))  # the first process speaks for all
+        try:
+            return train(parameters, given, interruption)
+        except InterruptedTrainingError as error:
+            print(f"Stopped by {error}. Go on with: " + " ".join(["train.py", *options, "--checkpoint auto"]))
+            raise
 
 
 if __name__ == "__main__":
     try:
         main(*read_command_line(Parameters, __doc__))
+    except InterruptedTrainingError as interrupted:
+        sys.exit(128 + interrupted.number)  # as a shell reports a program that a signal ended
     except (OSError, ValueError, NonFiniteLossError, UnavailableWeightsError) as error:
         sys.exit(describe_error(error))
