@@ -494,8 +494,9 @@ def create_training(model, parameters, datasets):
         model.compile()
     network = DistributedDataParallel(model, broadcast_buffers=False) if n_processes() > 1 else model
     scaler = torch.amp.GradScaler(device.type, enabled=choose_precision(device, parameters.precision) == torch.float16)
+    criterion, optimizer = MultiBoxLoss(model.priors_cxcy), create_optimizer(model, parameters)
     data = {dataset.split: dataset.fingerprint() for dataset in datasets}
-    return Training(model, network, MultiBoxLoss(model.priors_cxcy), create_optimizer(model, parameters), scaler, parameters, data)
+    return Training(model, network, criterion, optimizer, scaler, parameters, data)
 
 
 def begins_anew(state):
@@ -515,7 +516,8 @@ def resume(state, training):
     if begins_anew(state):
         return Progress(loss_sums=torch.zeros(2, dtype=torch.float64, device=training.model.priors_cxcy.device))
     optimizer, parameters = training.optimizer, training.parameters
-    options = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
+    kept = "params", "lr"  # the rate is set in each step
+    options = [{name: value for name, value in group.items() if name not in kept} for group in optimizer.param_groups]
     optimizer.load_state_dict(state["optimizer"])
     for group, current in zip(optimizer.param_groups, options, strict=True):
         group.update(current)

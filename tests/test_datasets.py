@@ -2,6 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ElementTree
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from datasets import PascalVOCDataset, ShuffledOrder, collate_fn, read_image, read_list
+from datasets import PascalVOCDataset, ShuffledBatches, collate_fn, ordered_batches, read_image, read_list
 from utils import create_data_lists
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -422,29 +423,60 @@ def test_workers_that_are_started_afresh_see_the_epoch_change_too(data_folder):
         assert all(all_same(batches_1, batches_2))
 
 
-def test_shuffled_order_has_every_image_once_and_depends_on_seed_and_epoch_only():
-    order = ShuffledOrder(50, seed=3)
-    assert len(order) == 50
-    first = list(order)
-    assert sorted(first) == list(range(50))
-    assert first != list(range(50))
-    assert list(order) == first
-    order.set_epoch(1)
-    second = list(order)
-    assert sorted(second) == list(range(50))
+def test_batches_have_every_image_once_and_depend_on_seed_and_epoch_only():
+    batches = ShuffledBatches(50, 8, seed=3)
+    assert len(batches) == 7
+    first = list(batches)
+    assert [len(batch) for batch in first] == [8] * 6 + [2]
+    assert sorted(chain(*first)) == list(range(50))
+    assert list(chain(*first)) != list(range(50))
+    assert list(batches) == first
+    batches.set_epoch(1)
+    second = list(batches)
+    assert sorted(chain(*second)) == list(range(50))
     assert second != first
-    again = ShuffledOrder(50, seed=3)
+    again = ShuffledBatches(50, 8, seed=3)
     torch.manual_seed(1)
     again.set_epoch(1)
     assert list(again) == second
-    other = ShuffledOrder(50, seed=1)
+    other = ShuffledBatches(50, 8, seed=1)
     assert list(other) != first
     other.set_epoch(3)
     assert list(other) != second
-    assert list(ShuffledOrder(0, seed=4)) == []
+    assert list(ShuffledBatches(0, 8, seed=4)) == []
+
+
+def test_an_epoch_goes_on_where_it_stopped():
+    batches = ShuffledBatches(21, 4, seed=0)
+    whole = list(batches)
+    batches.set_epoch(0, n_done=8)
+    assert list(batches) == whole[2:]
+    assert len(batches) == 4
+    larger = ShuffledBatches(21, 8, seed=0)  # given on resuming
+    larger.set_epoch(0, n_done=4)
+    assert [len(batch) for batch in larger] == [8, 8, 1]
+    assert list(chain(*larger)) == list(chain(*whole[1:]))
+
+
+@pytest.mark.parametrize("n_processes", [2, 3, 5])
+def test_processes_share_each_batch_and_see_every_image_once(n_processes):
+    whole = list(ShuffledBatches(22, 4, seed=3))
+    shares = [list(ShuffledBatches(22, 4, 3, rank, n_processes)) for rank in range(n_processes)]
+    assert {len(share) for share in shares} == {6}
+    for number, batch in enumerate(whole):
+        assert sorted(chain(*(share[number] for share in shares))) == sorted(batch)
+    evaluated = [ordered_batches(22, 4, rank, n_processes) for rank in range(n_processes)]
+    assert sorted(i for share in evaluated for batch in share for i in batch) == list(range(22))
+    assert [list(batch) for batch in ordered_batches(6, 4)] == [[0, 1, 2, 3], [4, 5]]
 
 
 # --------------------------------------------------------------------------------------------------------------- batches
+
+
+def test_a_share_of_a_batch_may_be_empty():
+    images, *objects = collate_fn([])
+    assert images.shape == (0, 3, 300, 300)
+    assert objects == [[], [], []]
 
 
 def test_collate_fn_stacks_images_and_lists_the_rest(data_folder):
