@@ -69,7 +69,6 @@ class Parameters:
     grad_clip: float = 0.0  # longest gradient of all parameters together, longer ones are shortened; 0: none is
 
     checkpoint_every: int = 500  # steps after which a checkpoint is written, beside the one after each epoch; 0: only that
-
     workers: int = 4  # processes, for each GPU, that read and prepare images, and as many to validate; 0: this one does it
     device: str = "auto"  # cuda, cpu, or auto for a GPU if there is one
     precision: str = "auto"  # of the convolutions: float32, bfloat16, float16; auto: the fastest the hardware is made for
@@ -600,14 +599,13 @@ def count_epochs(progress, n_images, parameters):
 
 def print_plan(train_set, test_set, progress, n_epochs, parameters, device):
     """Print what is going to be done, and what is not."""
-    n_left = n_steps(parameters) - progress.iteration
     if n_epochs == progress.epoch:
         print("The training of this checkpoint is over: it is evaluated, and that is all.")
         return
-    several = f" by {n_processes()} processes" if n_processes() > 1 else ""
+    where = f"{device} by {n_processes()} processes" if n_processes() > 1 else device
     print(
-        f"Training on {len(train_set)} images of {len(train_set.label_map) - 1} classes on {device}{several}: {n_left} steps of "
-        f"{parameters.batch_size} images, up to the end of epoch {n_epochs}."
+        f"Training on {len(train_set)} images of {len(train_set.label_map) - 1} classes on {where}: "
+        f"{n_steps(parameters) - progress.iteration} steps of {parameters.batch_size} images, up to the end of epoch {n_epochs}."
     )
     if len(test_set) == 0:
         print("There are no test images: nothing is validated, and no best checkpoint is chosen.")
@@ -637,10 +635,9 @@ def train(parameters, given, interruption):
     model = create_model(state, train_set.label_map, parameters, device)
     training = create_training(model, parameters, (train_set, test_set))
     progress = resume(state, training)
-    share = rank(), n_processes()
-    train_batches = ShuffledBatches(len(train_set), parameters.batch_size, parameters.seed, *share)
-    train_loader = create_loader(train_set, train_batches, parameters.workers, device)
-    test_batches = ordered_batches(len(test_set), parameters.batch_size, *share)
+    batches = ShuffledBatches(len(train_set), parameters.batch_size, parameters.seed, rank(), n_processes())
+    train_loader = create_loader(train_set, batches, parameters.workers, device)
+    test_batches = ordered_batches(len(test_set), parameters.batch_size, rank(), n_processes())
     test_loader = create_loader(test_set, test_batches, parameters.workers, device)
     n_epochs = count_epochs(progress, len(train_set), parameters)
     print_plan(train_set, test_set, progress, n_epochs, parameters, device)
@@ -648,7 +645,7 @@ def train(parameters, given, interruption):
     evaluation = None
     while progress.epoch < n_epochs:
         train_set.set_epoch(progress.epoch)
-        train_loader.batch_sampler.set_epoch(progress.epoch, progress.n_images)
+        batches.set_epoch(progress.epoch, progress.n_images)
         with interruption.hold():
             images_per_second = train_epoch(train_loader, training, progress, interruption, output_folder)
         evaluation, validation = validate(test_loader, training)

@@ -40,9 +40,9 @@ def settings(toy_folder, output_folder, **changes):
 
 
 def command(toy_folder, output_folder, *options):
-    """The command line of a training of 16 steps in 6 epochs, as a user would type it."""
+    """The command line of a training of 80 steps in 27 epochs, as a user would type it."""
     fixed = f"train.py --data-folder {toy_folder} --output-folder {output_folder} --no-pretrained --device cpu --workers 0"
-    schedule = "--batch-size 2 --iterations 1 --lr 1e-4 --precision float32 --checkpoint-every 1"
+    schedule = "--batch-size 2 --iterations 5 --lr 1e-4 --precision float32 --checkpoint-every 1"
     return [sys.executable, str(THIN), *fixed.split(), *schedule.split(), *options]
 
 
@@ -162,7 +162,9 @@ def test_killed_at_random_moments(toy_folder, tmp_path):
     22 times SIGKILL: at the start, some time after a checkpoint (of a step, of an epoch, during validation), and in the middle
     of writing one. Then it may end.
     """
-    assert start(toy_folder, tmp_path / "whole").wait() == 0
+    process = start(toy_folder, tmp_path / "whole")
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
     moments = random.Random(0)
     folder, n_killed, n_in_writing = tmp_path / "killed", 0, 0
     while n_killed < 22:
@@ -176,7 +178,7 @@ def test_killed_at_random_moments(toy_folder, tmp_path):
             time.sleep(moments.uniform(0.0, 0.02))
         else:
             wait_for(folder / LAST, process, after=began)
-            time.sleep(moments.uniform(0.0, 0.6))
+            time.sleep(moments.uniform(0.0, 0.3))
         n_in_writing += any(path.name.endswith(".tmp") for path in folder.glob("*"))
         process.kill()
         process.communicate()

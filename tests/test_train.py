@@ -5,6 +5,7 @@ import importlib.util
 import json
 import math
 import re
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -163,6 +164,78 @@ def test_gradient_clipping_bounds_the_step(toy_folder, tmp_path):
 
     assert distance(weights_after(0.01)) <= 1.01 * 2 * 1e-3 * 0.01  # twice for biases
     assert distance(weights_after(0.0)) > 1e-3
+
+
+@pytest.mark.parametrize("images_at_once", [1, 2, 4])
+def test_a_batch_in_parts_gives_the_same_result_as_a_whole(toy_folder, tmp_path, images_at_once):
+    """As many as five of six images, in parts of unequal size, and images with unequal numbers of positive priors."""
+    changes = {"iterations": 5 * 4 / 32, "batch_size": 5, "grad_clip": 5.0, "lr": 1e-4}
+    whole = main(small(toy_folder, tmp_path / "whole", **changes))
+    parts = main(small(toy_folder, tmp_path / "parts", images_at_once=images_at_once, **changes))
+    for our, their in zip(parts, whole, strict=True):
+        for name in set(their) - {"images_per_second"}:
+            assert our[name] == pytest.approx(their[name], rel=1e-4, abs=1e-6), name
+    ours, theirs = (load_checkpoint(tmp_path / name / "checkpoint_ssd300.pth.tar")["model"] for name in ("parts", "whole"))
+    for name, weights in theirs.items():
+        torch.testing.assert_close(ours[name], weights, rtol=1e-4, atol=1e-6)
+
+
+def test_no_part_is_larger_than_asked_for(toy_folder, tmp_path, monkeypatch):
+    sizes, forward = [], SSD300.forward
+
+    def seen(self, images):
+        sizes.append(len(images))
+        return forward(self, images)
+
+    monkeypatch.setattr(SSD300, "forward", seen)
+    monkeypatch.setattr(train, "validate", lambda *args: (SimpleNamespace(average_precisions={}, mAP=math.nan), {}))
+    monkeypatch.setattr(train, "print_average_precisions", lambda *args: None)
+    main(small(toy_folder, tmp_path, iterations=2 * 5 / 32, batch_size=5, images_at_once=2))
+    assert sizes == [2, 2, 1, 1]  # a batch of five, one of one
+
+
+def test_float16_has_its_gradients_scaled_and_goes_on_with_that_scale(toy_folder, tmp_path, monkeypatch):
+    first = {"iterations": 0.125, "precision": "float16", "decay_at": (2.0,), "warm_up": 0.0, "lr": 1e-4}
+    history = main(small(toy_folder, tmp_path, **first))
+    assert math.isfinite(history[0]["loss"])
+    state = load_checkpoint(tmp_path / "checkpoint_ssd300.pth.tar")
+    assert state["scaler"]["scale"] > 1
+    state["scaler"]["scale"] = 64.0
+    save_checkpoint(tmp_path / "scaled.tar", state)
+    parameters = small(toy_folder, tmp_path, **first)
+    network = train.create_model(state, state["label_map"], parameters, torch.device("cpu"))
+    training = train.create_training(network, parameters, ())
+    train.resume(state, training)
+    assert training.scaler.get_scale() == 64.0
+    other = train.create_training(training.model, dataclasses.replace(parameters, precision="float32"), ())
+    train.resume(state, other)
+    assert not other.scaler.is_enabled()
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)])
+def test_a_gpu_computes_in_bfloat16_where_it_can_and_else_in_float16(monkeypatch, capability, dtype):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert model.choose_precision(torch.device("cuda"), "auto") == dtype
+    assert model.choose_precision(torch.device("cuda"), "float32") == torch.float32
+
+
+def test_a_processor_computes_in_bfloat16_only_where_it_is_made_for_it(monkeypatch):
+    for found, dtype in (("amx_bf16", torch.bfloat16), ("avx512_bf16", torch.bfloat16), ("avx2", torch.float32)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=found: {name: True}, raising=False)
+        assert model.choose_precision(torch.device("cpu"), "auto") == dtype
+    with pytest.raises(ValueError, match="expected auto, float32, bfloat16, float16, got 'half'"):
+        model.choose_precision(torch.device("cpu"), "half")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_network_learns_the_same(toy_folder, tmp_path):
+    eager = main(small(toy_folder, tmp_path / "eager"))
+    compiled = main(small(toy_folder, tmp_path / "compiled", compile=True))
+    for name in ("loss", "confidence", "localization", "validation_loss"):
+        assert compiled[0][name] == pytest.approx(eager[0][name], rel=1e-3)
+    ours, theirs = (load_checkpoint(tmp_path / name / "checkpoint_ssd300.pth.tar")["model"] for name in ("compiled", "eager"))
+    assert ours.keys() == theirs.keys()
 
 
 def test_difficult_objects_are_kept_or_dropped(toy_folder, tmp_path, monkeypatch):

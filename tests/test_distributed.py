@@ -1,0 +1,101 @@
+"""Several processes that train together, on one machine and without a GPU, follow the training of a single one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from create_data_lists import create_toy_data
+
+THIN = Path(__file__).with_name("thin.py")
+LAST = "checkpoint_ssd300.pth.tar"
+
+
+@pytest.fixture(scope="module")
+def data_folder(tmp_path_factory):
+    """Ten training and five test images: batches of four leave two and one, fewer than three processes have shares for."""
+    folder = tmp_path_factory.mktemp("ten")
+    create_toy_data(folder, n_classes=2, n_train=10, n_test=5, seed=1)
+    return folder
+
+
+def run(n_processes, script, *options, check=True, **environment):
+    """A script by torchrun, or without it if n_processes is None; returns what it printed."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n_processes}"] if n_processes else []
+    arguments = [sys.executable, *torchrun, str(THIN), script, *options, "--device", "cpu", "--workers", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    result = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=300)
+    if check:
+        assert result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+def train(n_processes, data_folder, output_folder, *options, **arguments):
+    """24 steps of 4 images (the last of each epoch has 2), in 8 epochs."""
+    schedule = "--no-pretrained --batch-size 4 --iterations 3 --lr 1e-4 --precision float32 --warm-up 0 --decay-at 2"
+    folders = "--data-folder", str(data_folder), "--output-folder", str(output_folder)
+    return run(n_processes, "train.py", *folders, *schedule.split(), *options, **arguments)
+
+
+def read_history(folder):
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+def assert_close_histories(ours, theirs):
+    for our, their in zip(ours, theirs, strict=True):
+        for name in set(their) - {"images_per_second"}:
+            assert our[name] == pytest.approx(their[name], rel=2e-4, abs=1e-6), (our["epoch"], name)
+
+
+@pytest.fixture(scope="module")
+def alone(data_folder, tmp_path_factory):
+    """The folder of a training by a single process."""
+    folder = tmp_path_factory.mktemp("alone")
+    train(None, data_folder, folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_processes", [2, 3])
+def test_processes_together_follow_a_single_one(data_folder, alone, tmp_path, n_processes):
+    result = train(n_processes, data_folder, tmp_path)
+    together, single = read_history(tmp_path), read_history(alone)
+    assert together[-1]["iteration"] == 24
+    assert_close_histories(together, single)
+    ours, theirs = (torch.load(folder / LAST, weights_only=True)["model"] for folder in (tmp_path, alone))
+    assert ours.keys() == theirs.keys()  # without the prefix that DistributedDataParallel gives names
+    for name, weights in theirs.items():
+        torch.testing.assert_close(ours[name], weights, rtol=1e-3, atol=1e-5)
+    assert result.stdout.count("epoch 1: loss") == 1  # one process speaks for all
+    assert result.stdout.count("mAP (11-point)") == 1
+    assert f"by {n_processes} processes" in result.stdout
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_with_another_number_of_processes(data_folder, alone, tmp_path):
+    """Two processes until one of them fails; then three; then one. The failure ends the run instead of a hang."""
+    options = "--checkpoint", "auto", "--checkpoint-every", "2"
+    # In step 9, as validations count too
+    failed = train(2, data_folder, tmp_path, *options, check=False, FAIL_RANK="1", FAIL_STEP="11")
+    assert failed.returncode != 0
+    assert "this process fails on purpose" in failed.stderr
+    state = torch.load(tmp_path / LAST, weights_only=True)
+    assert state["iteration"] == 8
+    train(3, data_folder, tmp_path, *options, "--iterations", "2")
+    state = torch.load(tmp_path / LAST, weights_only=True)
+    assert state["iteration"] == 16
+    single = read_history(alone)
+    assert_close_histories(read_history(tmp_path)[:5], single[:5])
+
+
+@pytest.mark.slow
+def test_an_evaluation_is_shared_out_and_gathered_exactly(data_folder, alone):
+    options = "--data-folder", str(data_folder), "--checkpoint", str(alone / LAST), "--batch-size", "2"
+    single = run(None, "eval.py", *options).stdout
+    assert "mAP (11-point)" in single
+    for n_processes in (2, 4):  # three batches: one of four processes has none
+        assert run(n_processes, "eval.py", *options).stdout == single
