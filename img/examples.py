@@ -20,6 +20,10 @@ JACCARD_BOXES = ([30, 40, 190, 200], [70, 80, 230, 240])
 OFFSETS_MAP, OFFSETS_TILE, OFFSETS_ASPECT = "conv9_2", (2, 2), 0  # row and column of the tile, number of its prior
 OFFSETS_BOX = [0.56, 0.46, 0.5, 0.68]
 
+# The channels of conv9_2's predictions opened up: for the tile (row, column), and for these classes
+CHANNELS_TILE = 2, 3
+CHANNELS_CLASSES = ("backgr.", "cat", "car")
+
 # Matching: three objects and seven priors, pixels of a 300 x 300 image; as if there were no other priors. The cat and the plant
 # behind it compete for the first prior, and no prior overlaps the car by half.
 MATCHING_OBJECTS = [("cat", [50, 90, 160, 220]), ("pottedplant", [90, 70, 195, 210]), ("car", [200, 235, 290, 280])]  # xy
@@ -29,8 +33,8 @@ MATCHING_PRIORS = [  # cxcy
     [104, 148, 85, 170],
     [100, 224, 170, 85],
     [240, 240, 60, 60],
-    [270, 220, 60, 60],
-    [235, 70, 120, 120],
+    [264, 218, 60, 60],
+    [238, 70, 120, 120],
 ]
 MATCHING_THRESHOLD = 0.5
 

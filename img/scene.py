@@ -41,3 +41,20 @@ def draw_scene(objects=OBJECTS, side=SIDE):
         boxes.append([corner[0] + left, corner[1] + top, corner[0] + right, corner[1] + lower])
         names.append(name)
     return image, torch.tensor(boxes) / side, names
+
+
+def draw_boxed_scene(objects, side=SIDE):
+    """
+    Draw a scene with its objects where a worked example wants them.
+
+    :param objects: (class, box in fractional xy) each, the later ones in front; the drawings are stretched to their boxes
+    :param side: pixels
+    :return: PIL image, RGB
+    """
+    image = draw_scene((), side)[0]
+    for number, (name, box) in enumerate(objects):
+        left, top, right, bottom = (round(edge * side) for edge in box)
+        tile = draw_object(name, max(right - left, bottom - top), np.random.default_rng(number))
+        tile = tile.crop(bounding_box(np.array(tile.getchannel("A")) >= 64)).resize((right - left, bottom - top))
+        image.paste(tile, (left, top), tile.getchannel("A"))
+    return image

@@ -268,3 +268,20 @@ def on_white(image):
     ground = Image.new("RGBA", image.size, BORDER)
     ground.alpha_composite(image)
     return ground
+
+
+def add_plot(card, x, y, width, height):
+    """
+    Axes to plot in.
+
+    :param x, y, width, height: of the area inside the axes, pixels of the card; the numbers stand to its left and below it
+    :return: matplotlib Axes
+    """
+    axes = card.figure.add_axes((x / card.width, 1 - (y + height) / card.height, width / card.width, height / card.height))
+    axes.set(facecolor="white", zorder=5)
+    axes.tick_params(labelsize=SMALL * 0.72 * 100 / DPI * 0.86, labelcolor=INK, color=BORDER, width=2, length=8)
+    axes.grid(color=FAINT, linewidth=1.5)
+    axes.set_axisbelow(True)
+    for spine in axes.spines.values():
+        spine.set(edgecolor=BORDER, linewidth=2)
+    return axes
