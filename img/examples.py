@@ -77,3 +77,20 @@ AP_DETECTIONS = [
     (0.55, 1, [160, 120, 276, 262]),
     (0.31, 2, [10, 200, 80, 280]),
 ]
+
+# Augmentations of the scene: what transform() is told to do, and the seed of what is left to chance. `crop` is the number of the
+# minimum overlap in utils.MIN_CROP_OVERLAPS
+AUGMENTATIONS = {
+    "zoom_out": [{"seed": 1, "zoom": True}, {"seed": 2, "zoom": True}, {"seed": 3, "zoom": True}],
+    "random_crop": [{"seed": 3, "crop": 1}, {"seed": 1, "crop": 2}, {"seed": 3, "crop": 4}],
+    "flip": [{"seed": 0, "flip": True}],
+    "photometric": [{"seed": 19, "colours": True}, {"seed": 13, "colours": True}, {"seed": 2, "colours": True}],
+}
+ONE_RESAMPLE = {"seed": 71, "zoom": True, "crop": 1}
+
+# A batch of three images with different numbers of objects: (class, box fractional xy) each
+BATCH_SCENES = [
+    [("car", [0.1, 0.42, 0.62, 0.68]), ("person", [0.68, 0.25, 0.88, 0.85]), ("cat", [0.2, 0.66, 0.45, 0.95])],
+    [("pottedplant", [0.3, 0.2, 0.7, 0.75])],
+    [("cat", [0.08, 0.4, 0.42, 0.8]), ("tvmonitor", [0.5, 0.35, 0.92, 0.7])],
+]
