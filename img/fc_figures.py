@@ -1,0 +1,3 @@
+"""Figures of a fully connected layer that becomes a convolution, in four steps."""
+
+FIGURES = {}
