@@ -56,10 +56,12 @@ def feature_maps():
             number = owners[row, column].max()
             place.cell(row, column, side, CLASS_COLOURS[names[number]], alpha=0.75)
         card.grid(x, y, 546, side, MAP_COLOURS[name], 1.2 if side > 20 else 2.2)
+        if (owners < 0).all():
+            card.text(x + 273, y + 250, "for larger objects", NORMAL, background=CARD)
         for number in sorted(set(owners[owners >= 0].tolist())):
             place.box(boxes[number], CLASS_COLOURS[names[number]], line=6)
         start += side * side * n_priors
-    card.text(600, 2000, "filled: tiles with a prior for the object in the box", SMALL, QUIET)
+    card.text(600, 2000, "filled: tiles with a prior for the object in the box", NORMAL, QUIET)
     return card.image()
 
 
@@ -68,7 +70,7 @@ def priors_on_a_tile():
     image, _, _ = pale_scene(0.6)
     side = FEATURE_MAPS[SHOWN_MAP].side
     priors = priors_of_map(SHOWN_MAP)[side // 2, side // 2]
-    card = Card(1640)
+    card = Card(1450)
     place = card.picture(image, 165, 60, 870)
     card.grid(165, 60, 870, side, mix(MAP_COLOURS[SHOWN_MAP], share=0.4), 2)
     place.cell(side // 2, side // 2, side, MAP_COLOURS[SHOWN_MAP], alpha=0.65)
@@ -95,14 +97,14 @@ def priors_on_other_tiles():
     priors = priors_of_map(SHOWN_MAP)
     card = Card(1330)
     for i, (row, column) in enumerate(((0, 0), (1, 3), (3, 1), (4, 4))):
-        x, y = 170 + 560 * (i % 2), 160 + 570 * (i // 2)
-        place = card.picture(image, x, y, 300)
-        card.grid(x, y, 300, side, mix(MAP_COLOURS[SHOWN_MAP], share=0.4), 2)
+        x, y = 190 + 450 * (i % 2), 200 + 480 * (i // 2)
+        place = card.picture(image, x, y, 370)
+        card.grid(x, y, 370, side, mix(MAP_COLOURS[SHOWN_MAP], share=0.4), 2)
         place.cell(row, column, side, MAP_COLOURS[SHOWN_MAP], alpha=0.75)
         for name, prior in zip(names_of_priors(SHOWN_MAP), priors[row, column], strict=True):
             place.box(cxcy_to_xy(prior), PRIOR, line=5, dashed=name == "extra", halo=False)
         card.dot(*place.cell_centre(row, column, side), INK, 9)
-    card.text(600, 1275, "the same six shapes on every tile; they may stick out", NORMAL, QUIET)
+    card.text(600, 1265, "the same six shapes on every tile; they may stick out", NORMAL, QUIET)
     return card.image()
 
 
@@ -118,7 +120,7 @@ def priors_of_each_map():
         card.text(x + 243, y - 60, f"{name}   {side} × {side}", NORMAL, MAP_COLOURS[name], bold=True)
         place = card.picture(image, x, y, 486)
         card.grid(x, y, 486, side, mix(MAP_COLOURS[name], share=0.45), 1 if side > 20 else 2)
-        place.cell(middle, middle, side, MAP_COLOURS[name], alpha=0.7)
+        place.cell(middle, middle, side, MAP_COLOURS[name], alpha=0.7 if side > 3 else 0.3)
         for prior_name, prior in zip(names_of_priors(name), priors, strict=True):
             place.box(cxcy_to_xy(prior), PRIOR, line=5, dashed=prior_name == "extra", halo=False)
         scale, extra = priors[0, 2].item(), priors[1, 2].item()
@@ -131,17 +133,22 @@ def prior_sizes():
     """Priors of one scale and different aspect ratios have equal areas."""
     scale = FEATURE_MAPS[SHOWN_MAP].scale
     priors = dict(zip(names_of_priors(SHOWN_MAP), priors_of_map(SHOWN_MAP)[0, 0], strict=True))
-    card = Card(1560)
+    card = Card(1270)
     card.text(600, 80, "w · h = s²   and   w / h = a", LARGE, bold=True)
     card.text(600, 160, "so   w = s · √a   and   h = s / √a", LARGE, bold=True)
     card.text(600, 240, f"{SHOWN_MAP}:  s = {scale}", NORMAL, MAP_COLOURS[SHOWN_MAP], bold=True)
-    middles = {"1:1": (190, 500), "1:2": (520, 500), "1:3": (770, 500), "2:1": (330, 1180), "3:1": (840, 1180)}
-    unit = 430
+    middles = {"1:1": (170, 470), "2:1": (508, 470), "3:1": (930, 470), "1:2": (140, 950), "1:3": (330, 950)}
+    unit = 440
     for name, (x, y) in middles.items():
         width, height = priors[name][2].item(), priors[name][3].item()
         left, top = x - width * unit / 2, y - height * unit / 2
         card.rectangle(left, top, width * unit, height * unit, fill=mix(PRIOR, share=0.75), edge=PRIOR, line=6)
         card.text(x, y, name, NORMAL, bold=True)
+    rows = [["a", "w", "h", "w · h"]]
+    for name in middles:
+        width, height = priors[name][2:].tolist()
+        rows.append([name, f"{width:.3f}", f"{height:.3f}", f"{width * height:.4f}"])
+    card.table(480, 700, rows, (120, 165, 165, 200), 82)
     return card.image()
 
 
@@ -151,18 +158,28 @@ def offsets():
     name, row, column, number = OFFSETS_PRIOR
     prior, box = priors_of_map(name)[row, column, number], torch.tensor(OFFSETS_BOX)
     offset = cxcy_to_gcxgcy(box[None], prior[None])[0].tolist()
-    card = Card(1560)
+    card = Card(1220)
     place = card.picture(image, 44, 60, 640)
     place.box(cxcy_to_xy(prior), PRIOR)
     place.box(cxcy_to_xy(box), OBJECT)
-    card.arrow(place.at(*prior[:2]), place.at(*box[:2]), PREDICTION, 6)
     card.dot(*place.at(*prior[:2]), PRIOR, 13)
     card.dot(*place.at(*box[:2]), OBJECT, 13)
     rows = [["", "box", "prior"]]
     looks = {(0, 1): {"colour": OBJECT, "bold": True}, (0, 2): {"colour": PRIOR, "bold": True}}
     for i, coordinate in enumerate(("c_x", "c_y", "w", "h")):
-        rows.append([coordinate, f"{box[i]:.2f}", f"{prior[i]:.2f}"])
-    card.table(724, 90, rows, (130, 150, 150), 96, looks)
+        rows.append([coordinate, f"{box[i]:.4g}", f"{prior[i]:.4g}"])
+    card.table(716, 130, rows, (110, 155, 175), 96, looks)
+    for i, coordinate in enumerate(("c_x", "c_y", "w", "h")):
+        y = 790 + 110 * i
+        (_, of_box, of_prior), size = rows[i + 1], rows[3 + i % 2][2]
+        card.text(70, y, f"g_{coordinate}", NORMAL, PREDICTION, "left", bold=True)
+        if i < 2:
+            words = [("= (", INK), (of_box, OBJECT), ("−", INK), (of_prior, PRIOR), (") / (", INK), (size, PRIOR), ("/ 10)", INK)]
+        else:
+            words = [("= ln (", INK), (of_box, OBJECT), ("/", INK), (of_prior, PRIOR), (") · 5", INK)]
+        card.words(250, y, words)
+        card.text(960, y, "=", NORMAL)
+        card.text(1140, y, f"{offset[i]:.2f}".replace("-", "−"), NORMAL, PREDICTION, "right", bold=True)
     return card.image()
 
 

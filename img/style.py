@@ -71,6 +71,19 @@ class Card:
         self.texts.append(made)
         return made
 
+    def words(self, x, y, words, size=NORMAL, **options):
+        """
+        Words of different colours on one line that begins at x.
+
+        :param words: (text, colour) each
+        :return: the x behind the last one
+        """
+        renderer = self.figure.canvas.get_renderer()
+        for text, colour in words:
+            made = self.text(x, y, text, size, colour, "left", **options)
+            x = made.get_window_extent(renderer).x1 + 0.28 * size
+        return x
+
     def title(self, text, y=MARGIN, colour=INK):
         """A heading at the left, its top at y."""
         return self.text(MARGIN, y, text, size=LARGE, colour=colour, align="left", valign="top", bold=True)
@@ -245,7 +258,7 @@ class Place:
         return self.at((column + 0.5) / n, (row + 0.5) / n)
 
 
-def save(image, path, colours=128):
+def save(image, path, colours=255):
     """
     Write a figure: a PIL image as a PNG, a list of them as an animated GIF. Colours are reduced to a palette, and nothing but the
     pixels is written, so that the same figure is the same bytes.
