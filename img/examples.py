@@ -16,9 +16,10 @@ FC_BIASES = [1, 2]  # (2)
 # Jaccard overlap: two squares, the second one moved by a quarter of the side in both directions. Pixels of a 300 x 300 image, xy
 JACCARD_BOXES = ([30, 40, 190, 200], [70, 80, 230, 240])
 
-# Offsets: an object and the prior that has to predict it, fractional cxcy. The prior is the 1:1 one of a tile of conv9_2.
-OFFSETS_MAP, OFFSETS_TILE, OFFSETS_ASPECT = "conv9_2", (2, 2), 0  # row and column of the tile, number of its prior
-OFFSETS_BOX = [0.56, 0.46, 0.5, 0.68]
+# Offsets: the scene's person, fractional cxcy, and the prior that overlaps it most: map, row and column of the tile, and number
+# of the prior on it, counted from 0 (5 is the one with aspect ratio 1:3)
+OFFSETS_BOX = [0.69, 0.56, 0.31, 0.78]
+OFFSETS_PRIOR = ("conv9_2", 2, 3, 5)
 
 # The channels of conv9_2's predictions opened up: for the tile (row, column), and for these classes
 CHANNELS_TILE = 2, 3
