@@ -29,7 +29,7 @@ MAP_COLOURS = dict(zip(FEATURE_MAPS, ("#3b5bdb", "#1c8fc4", "#0b9e8e", "#b98500"
 LAYER = "#98a2b3"  # any other layer
 CLASS_COLOURS = {
     "background": "#8b929c", "cat": "#b0245f", "car": "#1864ab", "person": "#6741d9", "pottedplant": "#2b8a3e",
-    "bird": "#0b7285", "bottle": "#a15c00",
+    "bird": "#0b7285", "bottle": "#a15c00", "tvmonitor": "#495057",
 }  # fmt: skip
 
 
