@@ -268,19 +268,21 @@ def save(image, path, colours=255):
     """
     path = Path(path)
     if path.suffix == ".gif":
-        frames = [on_white(frame).convert("RGB") for frame in image]
-        palette = frames[0].quantize(32, Image.Quantize.MEDIANCUT, kmeans=3)
+        frames = [on_ground(frame, CARD) for frame in image]
+        counts = frames[len(frames) // 2].getcolors(1 << 24)
+        palette = Image.new("P", (1, 1))
+        palette.putpalette([value for _, colour in sorted(counts, reverse=True)[:32] for value in colour])
         frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
         frames[0].save(path, save_all=True, append_images=frames[1:], duration=220, loop=0, optimize=True, disposal=1)
         return
     transparent = image.getchannel("A").point(lambda alpha: 255 * (alpha < 128))
-    reduced = on_white(image).convert("RGB").quantize(colours, Image.Quantize.MEDIANCUT, kmeans=3, dither=Image.Dither.NONE)
+    reduced = on_ground(image, BORDER).quantize(colours, Image.Quantize.MEDIANCUT, kmeans=3, dither=Image.Dither.NONE)
     reduced.paste(colours, mask=transparent)
     reduced.save(path, optimize=True, transparency=colours)
 
 
-def on_white(image):
-    """An image with transparency, on the card's border colour: what its round corners blend into."""
-    ground = Image.new("RGBA", image.size, BORDER)
+def on_ground(image, colour):
+    """An image with transparency as an RGB image, the colour shining through."""
+    ground = Image.new("RGBA", image.size, colour)
     ground.alpha_composite(image)
-    return ground
+    return ground.convert("RGB")
