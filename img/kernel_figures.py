@@ -155,6 +155,11 @@ def receptive_field():
     return card.image()
 
 
+def epoch_of(step, parameters):
+    """The epoch of training on VOC07+12 that a step falls in, from 1; what is within a twentieth of its end counts as its end."""
+    return math.ceil(round(step * parameters.batch_size / VOC_TRAINING_IMAGES, 1))
+
+
 def learning_rate_figure():
     """The learning rate of every step, with its falls in iterations and in epochs."""
     parameters = Parameters()
@@ -180,9 +185,8 @@ def learning_rate_figure():
     for end in ends:
         x = point(end, 1)[0]
         card.line([(x, top), (x, bottom + 30)], QUIET, 3, dashed=True)
-        epoch = math.ceil(round(end * parameters.batch_size / VOC_TRAINING_IMAGES, 1))  # the one during which it comes
         card.text(x, 850, f"{end // 1000}k", NORMAL)
-        card.text(x, 935, str(epoch), NORMAL)
+        card.text(x, 935, str(epoch_of(end, parameters)), NORMAL)
     warm_up = round(parameters.warm_up * total)
     card.text(left + 40, 640, f"warm-up: {warm_up} iterations", SMALL, QUIET, "left")
     return card.image()

@@ -14,6 +14,7 @@ import style
 from examples import FC_BIASES, FC_IMAGE, FC_WEIGHTS, JACCARD_BOXES, OFFSETS_BOX, OFFSETS_PRIOR
 from model import FEATURE_MAPS, SSD300, AuxiliaryConvolutions, VGGBase
 from scene import OBJECTS, draw_scene
+from train import Parameters, n_steps
 from utils import cxcy_to_gcxgcy, cxcy_to_xy, find_jaccard_overlap, gcxgcy_to_cxcy, xy_to_cxcy
 
 FIGURES, TRAINED_FIGURES = draw_figures.all_figures()
@@ -154,6 +155,13 @@ def test_receptive_fields_by_what_a_gradient_reaches():
             )
     assert not fields
     assert kernel_figures.receptive_fields()["conv4_3"][0] / 300 == 0.36
+
+
+def test_epochs_at_which_the_learning_rate_falls():
+    parameters = Parameters()
+    ends = [round(part * n_steps(parameters)) for part in (*parameters.decay_at, 1)]
+    assert ends == [80_000, 100_000, 120_000]
+    assert [kernel_figures.epoch_of(end, parameters) for end in ends] == [155, 194, 232]
 
 
 def test_shapes_in_the_figures_are_those_of_the_published_networks():
