@@ -11,7 +11,7 @@ from PIL import Image
 from model import FEATURE_MAPS
 
 WIDTH = 1200  # pixels of a card; half the pixels on a page 600 wide, less than a third on a phone
-MARGIN = 44  # free on all sides
+MARGIN = 44  # free at the sides
 DPI = 100
 # Sizes of text in pixels. On a phone, 375 pixels wide, a card is reduced 3.2 times: SMALL becomes 10 pixels.
 LARGE, NORMAL, SMALL = 46, 38, 32
@@ -84,10 +84,6 @@ class Card:
             x = made.get_window_extent(renderer).x1 + 0.28 * size
         return x
 
-    def title(self, text, y=MARGIN, colour=INK):
-        """A heading at the left, its top at y."""
-        return self.text(MARGIN, y, text, size=LARGE, colour=colour, align="left", valign="top", bold=True)
-
     def rectangle(self, x, y, width, height, fill="none", edge="none", line=4, radius=0, dashed=False, alpha=None, layer=2):
         """A rectangle with its top left corner at (x, y), perhaps with round corners; `layer`: higher ones cover lower ones."""
         look = {
@@ -115,11 +111,11 @@ class Card:
         """A dot with a light rim."""
         self.axes.plot([x], [y], "o", color=colour, markersize=2 * radius * 72 / DPI, zorder=layer, mec=CARD, mew=1.5)
 
-    def arrow(self, start, end, colour=INK, line=5, both=False, curve=0.0, layer=4):
-        """An arrow from (x, y) to (x, y), with a head at its end or at both; `curve`: how far it bends, as a share."""
+    def arrow(self, start, end, colour=INK, line=5, both=False, layer=4):
+        """An arrow from (x, y) to (x, y), with a head at its end or at both."""
         look = {
             "arrowstyle": "<|-|>" if both else "-|>", "color": colour, "linewidth": line * 72 / DPI, "shrinkA": 0, "shrinkB": 0,
-            "mutation_scale": 22, "connectionstyle": f"arc3,rad={curve}",
+            "mutation_scale": 22,
         }  # fmt: skip
         self.axes.annotate("", end, start, arrowprops=look, zorder=layer)
 
@@ -177,13 +173,6 @@ class Card:
                 left += width
             y += row_height
         return y
-
-    def legend(self, entries, x, y, size=SMALL, step=52, dashed=False):
-        """Lines {text: colour} with what they mean, one below the other from (x, y)."""
-        for i, (text, colour) in enumerate(entries.items()):
-            middle = y + i * step
-            self.line([(x, middle), (x + 54, middle)], colour, 8, dashed)
-            self.text(x + 72, middle, text, size, align="left")
 
     def image(self):
         """
