@@ -604,7 +604,8 @@ class InterruptedTrainingError(Exception):
 class Interruption:
     """
     A context in which Ctrl-C and SIGTERM raise InterruptedTrainingError; while it is held, they are only noted in `number`, so
-    that a step can be finished and saved. A second one ends the program at once.
+    that a step can be finished and saved. A second one ends the program at once (under torchrun, which sends several, it does
+    not).
     """
 
     def __init__(self):
@@ -621,17 +622,18 @@ class Interruption:
 
     def _note(self, number, frame):
         self.number = number
-        self.__exit__()
+        if n_processes() == 1:
+            self.__exit__()
         if not self.held:
             raise InterruptedTrainingError(number)
 
     @contextlib.contextmanager
-    def hold(self):
-        """A context in which a signal is only noted."""
-        self.held = True
+    def hold(self, held=True):
+        """A context in which a signal is only noted, or with held=False again raises, also one that was noted before."""
+        before, self.held = self.held, held
+        if self.number and not held:
+            raise InterruptedTrainingError(self.number)
         try:
             yield
         finally:
-            self.held = False
-        if self.number:
-            raise InterruptedTrainingError(self.number)
+            self.held = before

@@ -112,8 +112,7 @@ class Progress:
     epoch: int = 0  # epochs finished
     iteration: int = 0  # optimizer steps taken
     n_images: int = 0  # images that the next epoch has trained on already
-    # Sums over these images: confidence and localization loss
-    loss_sums: torch.Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
+    loss_sums: torch.Tensor = field(default_factory=lambda: torch.zeros(2).double())  # over these: confidence, localization
     best_mAP: float = -1.0
     history: list = field(default_factory=list)  # a dict an epoch
 
@@ -643,13 +642,14 @@ def train(parameters, given, interruption):
     print_plan(train_set, test_set, progress, n_epochs, parameters, device)
 
     evaluation = None
-    while progress.epoch < n_epochs:
-        train_set.set_epoch(progress.epoch)
-        batches.set_epoch(progress.epoch, progress.n_images)
-        with interruption.hold():
+    with interruption.hold():
+        while progress.epoch < n_epochs:
+            train_set.set_epoch(progress.epoch)
+            batches.set_epoch(progress.epoch, progress.n_images)
             images_per_second = train_epoch(train_loader, training, progress, interruption, output_folder)
-        evaluation, validation = validate(test_loader, training)
-        finish_epoch(training, progress, images_per_second, validation, output_folder)
+            with interruption.hold(False):  # all is saved
+                evaluation, validation = validate(test_loader, training)
+            finish_epoch(training, progress, images_per_second, validation, output_folder)
 
     if evaluation is None:  # the checkpoint's training was over
         evaluation, _ = validate(test_loader, training)

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -23,22 +25,36 @@ def data_folder(tmp_path_factory):
     return folder
 
 
-def run(n_processes, script, *options, check=True, **environment):
-    """A script by torchrun, or without it if n_processes is None; returns what it printed."""
+def arguments(n_processes, script, *options):
+    """The command line of a script by torchrun, or without it if n_processes is None."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n_processes}"] if n_processes else []
-    arguments = [sys.executable, *torchrun, str(THIN), script, *options, "--device", "cpu", "--workers", "0"]
+    return [sys.executable, *torchrun, str(THIN), script, "--device", "cpu", "--workers", "0", *options]
+
+
+def run(n_processes, script, *options, check=True, **environment):
+    """Run a script to its end."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    result = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=300)
+    command = arguments(n_processes, script, *options)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     if check:
         assert result.returncode == 0, result.stdout + result.stderr
     return result
 
 
-def train(n_processes, data_folder, output_folder, *options, **arguments):
+def training_options(data_folder, output_folder):
     """24 steps of 4 images (the last of each epoch has 2), in 8 epochs."""
     schedule = "--no-pretrained --batch-size 4 --iterations 3 --lr 1e-4 --precision float32 --warm-up 0 --decay-at 2"
-    folders = "--data-folder", str(data_folder), "--output-folder", str(output_folder)
-    return run(n_processes, "train.py", *folders, *schedule.split(), *options, **arguments)
+    return ["--data-folder", str(data_folder), "--output-folder", str(output_folder), *schedule.split()]
+
+
+def train(n_processes, data_folder, output_folder, *options, **settings):
+    return run(n_processes, "train.py", *training_options(data_folder, output_folder), *options, **settings)
+
+
+def start(n_processes, data_folder, output_folder, *options, **settings):
+    """The same as a process that runs on."""
+    command = arguments(n_processes, "train.py", *training_options(data_folder, output_folder), *options)
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **settings)
 
 
 def read_history(folder):
@@ -90,6 +106,24 @@ def test_a_training_goes_on_with_another_number_of_processes(data_folder, alone,
     assert state["iteration"] == 16
     single = read_history(alone)
     assert_close_histories(read_history(tmp_path)[:5], single[:5])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_all_processes_stop_after_the_same_step(data_folder, tmp_path, number):
+    options = "--iterations", "40", "--checkpoint", "auto", "--workers", "1"
+    with open(tmp_path / "output", "w+") as output:
+        process = start(2, data_folder, tmp_path, *options, stdout=output, stderr=output, start_new_session=True)
+        while process.poll() is None and not (tmp_path / "history.jsonl").is_file():
+            time.sleep(0.01)
+        os.killpg(process.pid, number)  # torchrun sends it on to the others, which so get it twice
+        assert process.wait(timeout=120) != 0
+        output.seek(0)
+        printed = output.read()
+    assert printed.count(f"Stopped by {number.name}. Go on with: train.py ") == 1
+    assert "Connection closed" not in printed
+    state = torch.load(tmp_path / LAST, weights_only=True)
+    assert 3 <= state["iteration"] < 320
 
 
 @pytest.mark.slow

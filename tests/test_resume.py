@@ -253,13 +253,16 @@ def test_a_signal_is_held_during_a_step_and_raises_after_it():
             assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before  # a second one acts at once
             with pytest.raises(KeyboardInterrupt):
                 send(signal.SIGINT)
-            steps.append("end")
+            steps.append("saved")
+            with interruption.hold(False):
+                steps.append("validated")
 
     with pytest.raises(InterruptedTrainingError, match="SIGTERM"):
         take_steps()
-    assert steps == [signal.SIGTERM, "end"]
-    with model.Interruption(), pytest.raises(InterruptedTrainingError, match="SIGINT"):
-        send(signal.SIGINT)
+    assert steps == [signal.SIGTERM, "saved"]
+    with model.Interruption() as interruption, interruption.hold(), interruption.hold(False):
+        with pytest.raises(InterruptedTrainingError, match="SIGINT"):
+            send(signal.SIGINT)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
