@@ -138,6 +138,7 @@ def draw_sheet(paths, model, sheet_path, n_columns=4, n_rows=2, side=400):
         annotated_image.thumbnail((side - 8, side - 8))
         sheet.paste(annotated_image, (i % n_columns * side + 4, i // n_columns * side + 4))
     sheet.save(sheet_path)
+    print(f"The first {len(paths[: n_columns * n_rows])} pictures with their detections are drawn in {sheet_path}.")
 
 
 def main(parameters):

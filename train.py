@@ -490,7 +490,8 @@ def create_training(model, parameters, datasets):
     device = model.priors_cxcy.device
     if parameters.compile:
         model.compile()
-    network = DistributedDataParallel(model, broadcast_buffers=False) if n_processes() > 1 else model
+    is_alone = n_processes() == 1
+    network = model if is_alone else DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
     scaler = torch.amp.GradScaler(device.type, enabled=choose_precision(device, parameters.precision) == torch.float16)
     criterion, optimizer = MultiBoxLoss(model.priors_cxcy), create_optimizer(model, parameters)
     data = {dataset.split: dataset.fingerprint() for dataset in datasets}
@@ -657,7 +658,6 @@ def train(parameters, given, interruption):
         print_average_precisions(evaluation.average_precisions, evaluation.mAP)
     if parameters.toy and rank() == 0:
         draw_sheet(test_set.images, model, output_folder / "detections.png")
-        print(f"The first test images with their detections are drawn in {output_folder / 'detections.png'}.")
     print(f"The checkpoint, and history.jsonl with what every epoch brought, are in {output_folder.resolve()}.")
     return progress.history
 

@@ -260,9 +260,9 @@ def test_a_signal_is_held_during_a_step_and_raises_after_it():
     with pytest.raises(InterruptedTrainingError, match="SIGTERM"):
         take_steps()
     assert steps == [signal.SIGTERM, "saved"]
-    with model.Interruption() as interruption, interruption.hold(), interruption.hold(False):
-        with pytest.raises(InterruptedTrainingError, match="SIGINT"):
-            send(signal.SIGINT)
+    released = model.Interruption()
+    with released, released.hold(), released.hold(False), pytest.raises(InterruptedTrainingError, match="SIGINT"):
+        send(signal.SIGINT)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
