@@ -92,11 +92,12 @@ def upright_rgb(image):
     return ImageOps.exif_transpose(image).convert("RGB")
 
 
-def read_image(path):
+def read_image(path, remedy="replace it"):
     """
     Read a picture file.
 
     :param path: picture file, in one of PICTURE_FORMATS
+    :param remedy: what to do if it can not be read
     :return: PIL image, upright and RGB
     :raises ValueError: the file can not be read as a picture, or as one of a sensible size; the message names it
     """
@@ -109,10 +110,7 @@ def read_image(path):
                 return upright_rgb(image)
     except Exception as error:  # whatever a damaged file leads Pillow to
         reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(
-            f"{path}: not readable as a picture ({reason}): replace it, or take it out of the lists (create_data_lists.py "
-            "--verify finds all that are damaged)"
-        ) from error
+        raise ValueError(f"{path}: not readable as a picture ({reason}): {remedy}") from error
 
 
 class PascalVOCDataset(Dataset):
@@ -179,7 +177,8 @@ class PascalVOCDataset(Dataset):
         return len(self.images)
 
     def __getitem__(self, i):
-        image = read_image(self.images[i])
+        take_out = "take it out of ImageSets/Main and make the lists again (create_data_lists.py --verify finds all such faults)"
+        image = read_image(self.images[i], f"replace it, or {take_out}")
         objects = self.objects[i]
         boxes = torch.tensor(objects["boxes"], dtype=torch.float32).view(-1, 4)  # pixels
         labels = torch.tensor(objects["labels"], dtype=torch.int64)
@@ -190,7 +189,7 @@ class PascalVOCDataset(Dataset):
         if (boxes[:, 2:] - boxes[:, :2] < MIN_SIDE / 2).any():  # half: room for rounding
             raise ValueError(
                 f"{self.images[i]}: has an object outside the picture ({image.width} x {image.height} pixels): correct the boxes "
-                "in its annotation, or take it out of the lists"
+                f"in its annotation, or {take_out}"
             )
         if not self.keep_difficult:
             boxes, labels, difficulties = boxes[~difficulties], labels[~difficulties], difficulties[~difficulties]
