@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
+import reprlib
 import signal
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,14 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from utils import IMAGE_SIZE, transform
+from utils import IMAGE_SIZE, MAX_COORDINATE, MIN_SIDE, transform
+
+# Pictures are read in these formats only. Pillow knows more, and some of them it gives to other programs.
+PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+# A small file can claim to be a picture that no memory holds. Cameras have a little more than 100 million pixels; as RGB, this
+# many take 360 MB in each process that reads pictures, and up to three times as much while they are converted.
+MAX_PIXELS = 120_000_000
+MAX_PICTURE_SIDE = 65_535  # pixels, as in JPEG files; the memory that resampling takes grows with it, too
 
 
 def read_list(data_folder, name):
@@ -25,7 +35,7 @@ def read_list(data_folder, name):
         raise FileNotFoundError(f"{path}: no such list: make the lists first (python create_data_lists.py --help)")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as JSON ({error}): make the lists again with create_data_lists.py") from error
 
 
@@ -35,17 +45,37 @@ def find_fault(entry, n_classes):
 
     :param n_classes: number of classes, the background counted
     """
-    try:
-        boxes, labels, difficulties = entry["boxes"], entry["labels"], entry["difficulties"]
-        if not len(boxes) == len(labels) == len(difficulties):
-            return "has not as many labels and difficulties as boxes"
-        if not all(0 < label < n_classes for label in labels):
-            return f"has labels {labels} that are not in label_map.json"
-        if not all(x_min < x_max and y_min < y_max for x_min, y_min, x_max, y_max in boxes):
-            return "has a box without area or with its edges reversed"
-    except (KeyError, TypeError, ValueError):
-        return "is not of the form {boxes: [[x_min, y_min, x_max, y_max], ...], labels: [...], difficulties: [...]}"
+    form = "is not of the form {boxes: [[x_min, y_min, x_max, y_max], ...], labels: [...], difficulties: [...]}"
+    if not isinstance(entry, dict):
+        return form
+    boxes, labels, difficulties = (entry.get(name) for name in ("boxes", "labels", "difficulties"))
+    if not all(isinstance(values, list) for values in (boxes, labels, difficulties)):
+        return form
+    if not len(boxes) == len(labels) == len(difficulties):
+        return "has not as many labels and difficulties as boxes"
+    for label, difficult in zip(labels, difficulties, strict=True):
+        if type(label) is not int or not 0 < label < n_classes:  # a bool is not a label
+            return f"has the label {reprlib.repr(label)}, which is not in label_map.json"
+        if difficult not in (0, 1):
+            return f"has the difficulty {reprlib.repr(difficult)}, which should be 0 or 1"
+    for box in boxes:
+        if not isinstance(box, list) or len(box) != 4 or not all(map(is_edge, box)):
+            return f"has the box {reprlib.repr(box)}, which should be four numbers of pixels"
+        if box[2] - box[0] < MIN_SIDE or box[3] - box[1] < MIN_SIDE:
+            return f"has the box {box}, which has no area, or its edges reversed"
     return None
+
+
+def is_edge(value):
+    """Whether this can be an edge of a box, in pixels."""
+    return type(value) in (int, float) and abs(value) <= MAX_COORDINATE
+
+
+def is_label_map(content):
+    """Whether this is {"background": 0, name: 1, name: 2 ...}, in any order."""
+    if not isinstance(content, dict) or not all(type(number) is int for number in content.values()):
+        return False
+    return content.get("background") == 0 and sorted(content.values()) == list(range(len(content)))
 
 
 def upright_rgb(image):
@@ -64,19 +94,25 @@ def upright_rgb(image):
     return ImageOps.exif_transpose(image).convert("RGB")
 
 
-def read_image(path):
+def read_image(path, remedy="replace it"):
     """
     Read a picture file.
 
-    :param path: picture file
+    :param path: picture file, in one of PICTURE_FORMATS
+    :param remedy: what to do if it can not be read
     :return: PIL image, upright and RGB
-    :raises ValueError: the file can not be read as a picture; the message names it
+    :raises ValueError: the file can not be read as a picture, or as one of a sensible size; the message names it
     """
     try:
-        with Image.open(path) as image:
-            return upright_rgb(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow raises for bad files
-        raise ValueError(f"{path}: not readable as a picture ({error}): replace it, or take it out of the lists") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow says about metadata, and about sizes, which are limited here
+            with Image.open(path, formats=PICTURE_FORMATS) as image:
+                if max(image.size) > MAX_PICTURE_SIDE or image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"{image.width} x {image.height} pixels are too many")
+                return upright_rgb(image)
+    except Exception as error:  # whatever a damaged file leads Pillow to
+        reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path}: not readable as a picture ({reason}): {remedy}") from error
 
 
 class PascalVOCDataset(Dataset):
@@ -93,7 +129,7 @@ class PascalVOCDataset(Dataset):
         :param split: "TRAIN" or "TEST"
         :param keep_difficult: keep objects marked difficult; an evaluation always keeps them, as it has to know where they are
         :param seed: for the augmentations
-        :raises FileNotFoundError: a list is missing
+        :raises FileNotFoundError: a list or a picture is missing
         :raises ValueError: another split, or lists that do not belong together
         """
         if split not in ("TRAIN", "TEST"):
@@ -109,19 +145,31 @@ class PascalVOCDataset(Dataset):
         self._check(data_folder)
 
     def _check(self, data_folder):
-        """Raise a ValueError that names the list and the place if the lists are not what create_data_lists() writes."""
+        """Raise an error that names the list and the place if the lists are not what create_data_lists() writes."""
         remedy = "make the lists again with create_data_lists.py"
-        if sorted(self.label_map.values()) != list(range(len(self.label_map))) or self.label_map.get("background") != 0:
-            raise ValueError(f"{Path(data_folder) / 'label_map.json'}: expected background 0 and classes 1, 2 ...: {remedy}")
+        data_folder = Path(data_folder)
+        images_path, objects_path = (data_folder / f"{self.split}_{name}.json" for name in ("images", "objects"))
+        if not is_label_map(self.label_map):
+            raise ValueError(f"{data_folder / 'label_map.json'}: expected background 0 and classes 1, 2 ...: {remedy}")
+        if not isinstance(self.images, list) or not all(isinstance(path, str) for path in self.images):
+            raise ValueError(f"{images_path}: expected a list of the paths of images: {remedy}")
+        if not isinstance(self.objects, list):
+            raise ValueError(f"{objects_path}: expected a list with an entry for each image: {remedy}")
         if len(self.images) != len(self.objects):
             raise ValueError(
                 f"{data_folder}: {len(self.images)} images but {len(self.objects)} entries of objects for {self.split}: {remedy}"
             )
-        path = Path(data_folder) / f"{self.split}_objects.json"
         for number, entry in enumerate(self.objects):
             fault = find_fault(entry, len(self.label_map))
             if fault:
-                raise ValueError(f"{path}: entry {number} {fault}: {remedy}")
+                raise ValueError(f"{objects_path}: entry {number} {fault}: {remedy}")
+        missing = [path for path in self.images if not os.path.isfile(path)]
+        if missing:
+            others = f", nor {len(missing) - 1} others" if len(missing) > 1 else ""
+            raise FileNotFoundError(
+                f"{missing[0]}: no such file{others} of the {len(self.images)} in {images_path}: bring back what is missing, or "
+                f"{remedy}"
+            )
 
     def fingerprint(self):
         """A text that is the same for the same lists: the names of the images, in whatever folder, and their objects."""
@@ -136,7 +184,8 @@ class PascalVOCDataset(Dataset):
         return len(self.images)
 
     def __getitem__(self, i):
-        image = read_image(self.images[i])
+        take_out = "take it out of ImageSets/Main and make the lists again (create_data_lists.py --verify finds all such faults)"
+        image = read_image(self.images[i], f"replace it, or {take_out}")
         objects = self.objects[i]
         boxes = torch.tensor(objects["boxes"], dtype=torch.float32).view(-1, 4)  # pixels
         labels = torch.tensor(objects["labels"], dtype=torch.int64)
@@ -144,10 +193,10 @@ class PascalVOCDataset(Dataset):
 
         size = torch.tensor([image.width, image.height], dtype=torch.float32).repeat(2)
         boxes = torch.minimum(boxes.clamp(min=0), size)  # for annotations that do not state the size of their image
-        if (boxes[:, 2:] <= boxes[:, :2]).any():
+        if (boxes[:, 2:] - boxes[:, :2] < MIN_SIDE / 2).any():  # half: room for rounding
             raise ValueError(
                 f"{self.images[i]}: has an object outside the picture ({image.width} x {image.height} pixels): correct the boxes "
-                "in its annotation, or take it out of the lists"
+                f"in its annotation, or {take_out}"
             )
         if not self.keep_difficult:
             boxes, labels, difficulties = boxes[~difficulties], labels[~difficulties], difficulties[~difficulties]

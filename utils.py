@@ -40,6 +40,9 @@ rev_label_map = {number: label for label, number in label_map.items()}
 
 # ------------------------------------------------------------------------------------------------------------ data lists
 
+MAX_COORDINATE = 1_000_000  # pixels; what is beyond is a mistake
+MIN_SIDE = 0.5  # pixels; less can not be seen, and rounding could make it nothing, whose logarithm the loss can not take
+
 
 class AnnotationError(ValueError):
     """An annotation that can not be used and should not be guessed at; the message names the file and the remedy."""
@@ -53,29 +56,39 @@ def _child_text(element, path, file, remedy):
     return text.strip()
 
 
+def _number(text):
+    """The number that a text is; NaN if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def _coordinate(element, name, file):
     """A coordinate of a box as it is written in the file, in VOC pixels."""
     remedy = "correct the file, or take the image out of the list in ImageSets/Main"
     text = _child_text(element, f"bndbox/{name}", file, remedy)
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise AnnotationError(f"{file}: <{name}> should be a number of pixels, got {text!r}: {remedy}")
+    if not abs(value := _number(text)) <= MAX_COORDINATE:
+        raise AnnotationError(f"{file}: <{name}> should be a number of pixels, got {text[:40]!r}: {remedy}")
     return value
 
 
-def _image_size(root):
-    """(width, height) as the annotation states it in <size>; infinite where it does not, so that nothing is clipped."""
-    size = []
-    for name in ("width", "height"):
-        try:
-            value = float(root.findtext(f"size/{name}", default=""))
-        except ValueError:
-            value = 0.0
-        size.append(value if value > 0 else math.inf)
-    return size
+def read_xml(path):
+    """The root element of an annotation; AnnotationError if it can not be had."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(8_000_000)  # 20,000 objects fit in; a larger file is cut off, and so not well formed
+        if b"<!DOCTYPE" in content.replace(b"\0", b""):  # in UTF-16, every other byte is 0
+            raise ValueError("it has a document type, which can make gigabytes of a small file")
+        return ElementTree.fromstring(content)
+    except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: an encoding wrong or unknown
+        raise AnnotationError(f"{path}: not readable as XML ({error}): correct it or fetch it again") from error
+
+
+def stated_size(root):
+    """(width, height) as an annotation states it in <size>; infinite where it does not, so that nothing is clipped."""
+    values = (_number(root.findtext(f"size/{name}", default="")) for name in ("width", "height"))
+    return tuple(value if value > 0 else math.inf for value in values)
 
 
 def parse_annotation(annotation_path):
@@ -89,14 +102,11 @@ def parse_annotation(annotation_path):
     :param annotation_path: an XML file
     :return: a list of objects, each {"name", "box", "difficult", "repairs"}. `repairs` lists what had to be done: "clipped" (the
         box stuck out of the image), "no difficult tag" (nor 0 or 1 in it: taken as 0), "degenerate" (no width or height as
-        written) or "outside" (of the image): the last two have `box` None.
-    :raises AnnotationError: malformed XML; a missing name; a missing coordinate or one that is no number
+        written) or "outside" (less than MIN_SIDE of it is in the image): the last two have `box` None.
+    :raises AnnotationError: malformed XML; a missing name; a missing coordinate or one that is no number of pixels
     """
-    try:
-        root = ElementTree.parse(annotation_path).getroot()
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: an encoding that is wrong or unknown
-        raise AnnotationError(f"{annotation_path}: not readable as XML ({error}): correct it or fetch it again") from error
-    width, height = _image_size(root)
+    root = read_xml(annotation_path)
+    width, height = stated_size(root)
     objects = []
     for element in root.iter("object"):
         name = _child_text(element, "name", annotation_path, "write its class there")
@@ -108,11 +118,8 @@ def parse_annotation(annotation_path):
         x_min, y_min, x_max, y_max = (_coordinate(element, edge, annotation_path) for edge in ("xmin", "ymin", "xmax", "ymax"))
         box = [x_min - 1, y_min - 1, x_max, y_max]
         clipped = [max(box[0], 0.0), max(box[1], 0.0), min(box[2], width), min(box[3], height)]
-        if x_max <= x_min or y_max <= y_min:
-            repairs.append("degenerate")
-            clipped = None
-        elif clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
-            repairs.append("outside")
+        if x_max <= x_min or y_max <= y_min or min(clipped[2] - clipped[0], clipped[3] - clipped[1]) < MIN_SIDE:
+            repairs.append("degenerate" if x_max <= x_min or y_max <= y_min else "outside")
             clipped = None
         elif clipped != box:
             repairs.append("clipped")
@@ -143,38 +150,39 @@ def read_image_ids(voc_path, image_set):
     return list(dict.fromkeys(names))
 
 
-def find_images(voc_path, image_ids, image_set):
+def find_images(voc_path, image_set, faults):
     """
-    The absolute path of each image, found by its name in JPEGImages; the pictures are not opened.
+    The absolute paths of the pictures that a VOC folder lists and of their annotations, found by their names; none is opened.
 
-    :raises FileNotFoundError: an image or its annotation is missing
+    :param faults: a list that gets an error for each image that lacks one of them or has two pictures
+    :return: [(path of the picture, path of its annotation)] of the others
     """
+    image_ids = read_image_ids(voc_path, image_set)
     voc_path = Path(voc_path).resolve()
     endings = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
     folder = voc_path / "JPEGImages"
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder: put the photographs there")
-    names = {path.stem: path for path in sorted(folder.iterdir(), reverse=True) if path.suffix.lower() in endings}
-    remedy = f"bring it back, or take {{}} out of ImageSets/Main/{image_set}.txt"
+    pictures = defaultdict(list)  # by name without ending
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in endings:
+            pictures[path.stem].append(path)
+    found = []
     for image_id in image_ids:
-        if image_id not in names:
-            raise FileNotFoundError(f"{folder / image_id}.jpg: no such image: " + remedy.format(image_id))
+        first, *others = pictures.get(image_id, [folder / f"{image_id}.jpg"])
         annotation_path = voc_path / "Annotations" / f"{image_id}.xml"
-        if not annotation_path.is_file():
-            raise FileNotFoundError(f"{annotation_path}: no such annotation: " + remedy.format(image_id))
-    return [str(names[image_id]) for image_id in image_ids]
+        missing = [path for path in (first, annotation_path) if not path.is_file()]
+        if missing:
+            remedy = f"bring it back, or take {image_id} out of ImageSets/Main/{image_set}.txt"
+            faults.append(FileNotFoundError(f"{missing[0]}: no such file: {remedy}"))
+        elif others:
+            faults.append(ValueError(f"{first}: {others[0].name} has the same name: take away the one that is not meant"))
+        else:
+            found.append((str(first), annotation_path))
+    return found
 
 
-def collect_labels(annotations):
-    """The class names that annotations use, sorted; of names that differ in upper and lower case only the first met."""
-    names = {}
-    for annotation in annotations:
-        for obj in annotation:
-            names.setdefault(obj["name"].lower(), obj["name"])
-    return tuple(sorted(names.values(), key=str.lower))
-
-
-def create_data_lists(voc07_path, voc12_path, output_folder, labels=voc_labels):
+def create_data_lists(voc07_path, voc12_path, output_folder, labels=voc_labels, check=None):
     """
     Write the five lists that training and evaluation read: TRAIN_images.json, TRAIN_objects.json, TEST_images.json,
     TEST_objects.json and label_map.json. Training images are the `trainval` sets of both folders, test images the `test` set of
@@ -186,45 +194,44 @@ def create_data_lists(voc07_path, voc12_path, output_folder, labels=voc_labels):
     :param voc12_path: a second one, or ""
     :param output_folder: where the lists go
     :param labels: class names, or "auto" to collect them from the annotations
+    :param check: a function that looks at what find_images found of all folders, before the rest, and raises what it dislikes
     :raises FileNotFoundError: a folder, list, image or annotation is missing
     :raises AnnotationError: an annotation can not be used, or an object's class is not among the labels
-    :raises ValueError: both paths are empty, or no training image is left
+    :raises ValueError: both paths are empty, an image has several pictures, or no training image is left
     """
-    sources = {"TRAIN": [(path, "trainval") for path in (voc07_path, voc12_path) if path], "TEST": []}
-    if not sources["TRAIN"]:
+    sets = [("TRAIN", path, "trainval") for path in (voc07_path, voc12_path) if path]
+    if not sets:
         raise ValueError("create_data_lists: both paths are empty: give at least one folder in VOC layout")
-    first_path = sources["TRAIN"][0][0]
+    first_path = sets[0][1]
     if voc07_path or (Path(first_path) / "ImageSets" / "Main" / "test.txt").is_file():
-        sources["TEST"] = [(first_path, "test")]
+        sets.append(("TEST", first_path, "test"))
 
-    images, annotations = {}, {}  # by split: image paths, and the parsed annotation of each
-    for split, folders in sources.items():
-        images[split], annotations[split] = [], []
-        for folder, image_set in folders:
-            image_ids = read_image_ids(folder, image_set)
-            images[split] += find_images(folder, image_ids, image_set)
-            annotations[split] += [
-                (path, parse_annotation(path)) for path in (Path(folder) / "Annotations" / f"{name}.xml" for name in image_ids)
-            ]
+    pairs, faults = {"TRAIN": [], "TEST": []}, []  # by split: paths of images and annotations
+    for split, folder, image_set in sets:
+        pairs[split] += find_images(folder, image_set, faults)
+    if check is not None:
+        check(pairs["TRAIN"] + pairs["TEST"], faults)
+    if faults:
+        raise faults[0]
+    annotations = {split: [(path, parse_annotation(path)) for _, path in pairs[split]] for split in pairs}
 
-    in_both = set(images["TRAIN"]) & set(images["TEST"])
+    in_both = set(pairs["TRAIN"]) & set(pairs["TEST"])
     if in_both:
-        print(f"Careful: {len(in_both)} images are for training and for testing, such as {min(in_both)}")
+        print(f"Careful: {len(in_both)} images are for training and for testing, such as {min(in_both)[0]}")
     if labels == "auto":
-        labels = collect_labels(objects for split in annotations.values() for _, objects in split)
+        found = [obj["name"] for split in annotations.values() for _, objects in split for obj in objects]
+        labels = sorted({name.lower(): name for name in reversed(found)}.values(), key=str.lower)  # of spellings the first one
         if not labels or "background" in map(str.lower, labels):
-            raise ValueError(
-                f"{first_path}: --labels auto found the classes {list(labels)}: there must be some, and none may be called "
-                "background, which is what lies between objects: correct the annotations"
-            )
+            classes = f"{first_path}: --labels auto found the classes {labels}"
+            raise ValueError(f"{classes}: there must be some, and none may be called background: correct the annotations")
     elif isinstance(labels, str):
         raise ValueError(f"labels: expected a list of class names or 'auto', got {labels!r}")
     names = create_label_map(labels)
     lists = {"label_map.json": names}
-    for split in sources:
+    for split in pairs:
         entries, counts = _object_entries(annotations[split], names)
         usable = [split == "TEST" or len(entry["boxes"]) > 0 for entry in entries]
-        lists[f"{split}_images.json"] = [image for image, keep in zip(images[split], usable, strict=True) if keep]
+        lists[f"{split}_images.json"] = [image for (image, _), keep in zip(pairs[split], usable, strict=True) if keep]
         lists[f"{split}_objects.json"] = [entry for entry, keep in zip(entries, usable, strict=True) if keep]
         _print_summary(split, counts, n_listed=len(usable), n_left_out=usable.count(False))
     if not lists["TRAIN_images.json"]:
@@ -238,12 +245,8 @@ def create_data_lists(voc07_path, voc12_path, output_folder, labels=voc_labels):
 
 
 def _object_entries(annotations, names):
-    """
-    Entries of an objects list, {"boxes", "labels", "difficulties"}, one for each annotation, and the counts of what became of
-    the objects: {class name: Counter}.
-    """
+    """Entries of an objects list, one for each annotation, and the counts of what became of objects, {class name: Counter}."""
     by_lower_case = {name.lower(): number for name, number in names.items() if number > 0}
-    rev_names = {number: name for name, number in names.items()}
     counts = defaultdict(Counter)
     entries = []
     for path, objects in annotations:
@@ -251,19 +254,16 @@ def _object_entries(annotations, names):
         for obj in objects:
             label = by_lower_case.get(obj["name"].lower())
             if label is None:
-                known = ", ".join(name for name, number in names.items() if number > 0)
-                raise AnnotationError(
-                    f"{path}: class {obj['name']!r} is not among the labels ({known}): name all classes with --labels, "
-                    "or collect them with --labels auto"
-                )
-            counts[rev_names[label]].update(["objects", *obj["repairs"], *["difficult"] * obj["difficult"]])
+                known = f"{path}: class {obj['name'][:40]!r} is not among the labels ({', '.join(list(names)[1:])})"
+                raise AnnotationError(f"{known}: name all classes with --labels, or collect them with --labels auto")
+            counts[label].update(["objects", *obj["repairs"], *["difficult"] * obj["difficult"]])
             if obj["box"] is not None:
                 entry["boxes"].append(obj["box"])
                 entry["labels"].append(label)
                 entry["difficulties"].append(obj["difficult"])
-                counts[rev_names[label]]["kept"] += 1
+                counts[label]["kept"] += 1
         entries.append(entry)
-    return entries, {name: counts[name] for name, number in names.items() if number > 0}
+    return entries, {name: counts[number] for name, number in names.items() if number > 0}
 
 
 def _print_summary(split, counts, n_listed, n_left_out):

@@ -201,14 +201,14 @@ def test_missing_image_folder(tmp_path):
 def test_missing_image(tmp_path):
     folder = make_voc(tmp_path / "voc", {"a": annotation_xml(CAR), "b": annotation_xml(CAR)}, {})
     (tmp_path / "voc/JPEGImages/b.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"JPEGImages.b\.jpg: no such image: bring it back, or take b out of .*trainval"):
+    with pytest.raises(FileNotFoundError, match=r"JPEGImages.b\.jpg: no such file: bring it back, or take b out of .*trainval"):
         create_data_lists(folder, "", tmp_path)
 
 
 def test_missing_annotation(tmp_path):
     folder = make_voc(tmp_path / "voc", {"a": annotation_xml(CAR)}, {"b": annotation_xml(CAR)})
     (tmp_path / "voc/Annotations/b.xml").unlink()
-    with pytest.raises(FileNotFoundError, match=r"Annotations.b\.xml: no such annotation: bring it back, or take b .*test\.txt"):
+    with pytest.raises(FileNotFoundError, match=r"Annotations.b\.xml: no such file: bring it back, or take b .*test\.txt"):
         create_data_lists(folder, "", tmp_path)
 
 
@@ -333,7 +333,9 @@ def test_other_picture_formats(tmp_path, ending):
     images = tmp_path / "voc/JPEGImages"
     (images / "a.jpg").rename(images / f"a{ending}")
     (images / "a.txt").write_text("not a picture")
-    assert find_images(folder, ["a"], "trainval") == [str(images / f"a{ending}")]
+    faults = []
+    assert find_images(folder, "trainval", faults) == [(str(images / f"a{ending}"), tmp_path / "voc/Annotations/a.xml")]
+    assert faults == []
 
 
 # -------------------------------------------------------------------------------------------------------------- real data
