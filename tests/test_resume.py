@@ -337,8 +337,8 @@ def test_a_truncated_checkpoint_names_itself_and_auto(toy_folder, tmp_path, whol
 def test_other_lists_are_refused(toy_folder, tmp_path, whole):
     moved = copy_of(toy_folder_lists(toy_folder, tmp_path / "lists"), tmp_path / "moved")
     images = json.loads((moved / "TRAIN_images.json").read_text())
-    elsewhere = [f"/elsewhere/{Path(path).name}" for path in images]
-    (moved / "TRAIN_images.json").write_text(json.dumps(elsewhere))
+    (tmp_path / "elsewhere").symlink_to(Path(images[0]).parent)
+    (moved / "TRAIN_images.json").write_text(json.dumps([str(tmp_path / "elsewhere" / Path(path).name) for path in images]))
     parameters = settings(moved, tmp_path / "out", checkpoint=str(whole / LAST))
     state = load_checkpoint(whole / LAST)
     train.check_resumable(state, parameters, set(), *train.load_data(parameters))  # a folder that was moved is the same data
