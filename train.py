@@ -577,8 +577,7 @@ def finish_epoch(training, progress, images_per_second, validation, output_folde
         **validation,
     }
     is_best = row.get("mAP", math.nan) > progress.best_mAP
-    progress.epoch += 1
-    progress.n_images = 0
+    progress.epoch, progress.n_images = progress.epoch + 1, 0
     progress.loss_sums.zero_()
     progress.best_mAP = row["mAP"] if is_best else progress.best_mAP
     progress.history.append(row)
@@ -622,7 +621,7 @@ def print_epoch(row):
 
 
 def train(parameters, given, interruption):
-    """See main, which prepares for this; `given` and `interruption` are a set of names and an Interruption."""
+    """See main, which prepares for this; `given` is a set of names."""
     device = choose_device(parameters.device)
     torch.backends.cudnn.benchmark = True  # every batch has the same shape, so the search for the fastest algorithm pays
     train_set, test_set = load_data(parameters)
@@ -687,7 +686,8 @@ def main(parameters, given=None):
         try:
             return train(parameters, given, interruption)
         except InterruptedTrainingError as error:
-            print(f"Stopped by {error}. Go on with: " + " ".join(["train.py", *options, "--checkpoint auto"]))
+            launcher = "python" if n_processes() == 1 else "torchrun ..."
+            print(f"Stopped by {error}. Go on with: {' '.join([launcher, 'train.py', *options])} --checkpoint auto")
             raise
 
 

@@ -120,7 +120,7 @@ def test_all_processes_stop_after_the_same_step(data_folder, tmp_path, number):
         assert process.wait(timeout=120) != 0
         output.seek(0)
         printed = output.read()
-    assert printed.count(f"Stopped by {number.name}. Go on with: train.py ") == 1
+    assert printed.count(f"Stopped by {number.name}. Go on with: torchrun ... train.py ") == 1
     assert "Connection closed" not in printed
     state = torch.load(tmp_path / LAST, weights_only=True)
     assert 3 <= state["iteration"] < 320

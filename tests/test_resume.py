@@ -212,8 +212,8 @@ def test_a_signal_finishes_the_step_writes_a_checkpoint_and_says_how_to_go_on(to
     state = load_checkpoint(tmp_path / LAST)
     assert state["iteration"] > 0
     resumed = advice.split("Go on with: ")[1].split()
-    assert resumed[0] == "train.py"
-    parameters, given = train.read_command_line(Parameters, "", resumed[1:])
+    assert resumed[:2] == ["python", "train.py"]
+    parameters, given = train.read_command_line(Parameters, "", resumed[2:])
     assert (parameters.checkpoint, parameters.batch_size, parameters.workers) == ("auto", 2, 1)
     *_, loaders = train.find_start(parameters)
     assert loaders["iteration"] == state["iteration"]
