@@ -1,6 +1,7 @@
 """The data set: photographs and their objects, as the lists of create_data_lists.py name them."""
 
 import hashlib
+import io
 import json
 import os
 import reprlib
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from utils import IMAGE_SIZE, MAX_COORDINATE, MIN_SIDE, transform
@@ -104,12 +105,18 @@ def read_image(path, remedy="replace it"):
     :raises ValueError: the file can not be read as a picture, or as one of a sensible size; the message names it
     """
     try:
+        if os.path.getsize(path) > 4 * MAX_PIXELS:
+            raise ValueError(f"it has more than {4 * MAX_PIXELS:,} bytes")
+        with open(path, "rb") as file:
+            content = io.BytesIO(file.read())  # of a file, Pillow would read as much as the file says, not as much as there is
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow says about metadata, and about sizes, which are limited here
-            with Image.open(path, formats=PICTURE_FORMATS) as image:
+            with Image.open(content, formats=PICTURE_FORMATS) as image:
                 if max(image.size) > MAX_PICTURE_SIDE or image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"{image.width} x {image.height} pixels are too many")
                 return upright_rgb(image)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path}: not readable as a picture (none of {', '.join(PICTURE_FORMATS)}): {remedy}") from error
     except Exception as error:  # whatever a damaged file leads Pillow to
         reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: not readable as a picture ({reason}): {remedy}") from error

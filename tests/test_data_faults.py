@@ -103,7 +103,7 @@ def test_verify_reports_all_faults_at_once(voc, workers):
         r"JPEGImages.5\.jpg: 5\.png has the same name: take away",
         r"Annotations.6\.xml: no such file: bring it back, or take 6 out of ImageSets.Main.test\.txt",
         r"JPEGImages.0\.jpg: not readable as a picture \(image file is truncated.*\): replace it",
-        r"JPEGImages.1\.jpg: not readable as a picture \(cannot identify image file .*\): replace it",
+        r"JPEGImages.1\.jpg: not readable as a picture \(none of BMP, GIF, JPEG, PNG, TIFF, WEBP\): replace it",
         r"Annotations.4\.xml: states a size of 100 x 80 pixels, but .*JPEGImages.4\.jpg has 10 x 8 when it is upright",
         r"Annotations.4\.xml: object 1 \(car\) is outside the picture: correct its box, or remove it",
         r"Annotations.7\.xml: not readable as XML",
@@ -183,7 +183,7 @@ def spoilt_copy(small_toy, folder, name, spoil):
         ("000001.jpg", replace_by_small_picture, 0, "has an object outside the picture (10 x 8 pixels): correct"),
         ("000002.jpg", Path.unlink, 2, "no such file"),
         ("000003.jpg", replace_by_folder, 0, "no such file"),
-        ("000003.jpg", replace_by_note, 2, "not readable as a picture (cannot identify image file"),  # in the validation
+        ("000003.jpg", replace_by_note, 2, "not readable as a picture (none of BMP, GIF, "),  # found in the validation
     ],
 )
 def test_training_stops_with_the_path_and_the_remedy(small_toy, tmp_path, name, spoil, workers, reason):
