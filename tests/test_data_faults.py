@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import create_data_lists
-import train
+import thin
 from create_data_lists import Parameters, create_toy_data, main
 from datasets import PascalVOCDataset, collate_fn
 from folders import CAR, annotation_xml, make_voc, read_lists
@@ -191,7 +191,8 @@ def test_training_stops_with_the_path_and_the_remedy(small_toy, tmp_path, name, 
     options = {
         "data-folder": tmp_path / "toy", "output-folder": tmp_path, "iterations": 1, "workers": workers, "device": "cpu",
     }  # fmt: skip
-    command = [sys.executable, train.__file__, "--no-pretrained", *(f"--{name}={value}" for name, value in options.items())]
+    given = [f"--{name}={value}" for name, value in options.items()]
+    command = [sys.executable, thin.__file__, "train.py", "--no-pretrained", *given]
     result = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
