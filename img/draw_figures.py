@@ -1,0 +1,70 @@
+"""
+Redraw every figure of the README.
+
+    python img/draw_figures.py                              all of them
+    python img/draw_figures.py --only offsets.png vgg16.png
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the functions taught are in the files of the folder above
+
+import box_figures
+import detection_figures
+import network_figures
+import prediction_figures
+import training_figures
+import style
+from utils import describe_error, read_command_line
+
+FOLDER = Path(__file__).resolve().parent
+MODULES = (box_figures, network_figures, prediction_figures, training_figures, detection_figures)
+
+
+@dataclass
+class Parameters:
+    """What can be set, here or on the command line."""
+
+    only: tuple = ()  # names of figures to draw; none: all of them
+    checkpoint: str = "toy/checkpoint_ssd300.pth.tar"  # the detector whose detections are shown: train.py --toy makes it
+    output_folder: str = str(FOLDER)  # where the figures go
+
+
+def all_figures():
+    """Every figure: {file name: function without arguments}, and {file name: function of a checkpoint's path}."""
+    figures, trained = {}, {}
+    for module in MODULES:
+        figures |= module.FIGURES
+        trained |= getattr(module, "TRAINED_FIGURES", {})
+    return figures, trained
+
+
+def main(parameters):
+    """
+    Draw figures and write them.
+
+    :raises ValueError: there is no such figure
+    :raises FileNotFoundError: there is no such checkpoint
+    """
+    figures, trained = all_figures()
+    unknown = set(parameters.only) - set(figures) - set(trained)
+    if unknown:
+        raise ValueError(f"--only: no figure is called {', '.join(sorted(unknown))}: there are {', '.join(figures | trained)}")
+    wanted = parameters.only or (*figures, *trained)
+    if any(name in trained for name in wanted) and not Path(parameters.checkpoint).is_file():
+        raise FileNotFoundError(f"{parameters.checkpoint}: no such checkpoint: make one with train.py --toy, or use --only")
+    output_folder = Path(parameters.output_folder)
+    output_folder.mkdir(parents=True, exist_ok=True)
+    for name in wanted:
+        drawn = figures[name]() if name in figures else trained[name](parameters.checkpoint)
+        style.save(drawn, output_folder / name)
+        print(f"{output_folder / name}: {(output_folder / name).stat().st_size // 1000} kB")
+
+
+if __name__ == "__main__":
+    try:
+        main(read_command_line(Parameters, "Redraw the figures of the README.")[0])
+    except (OSError, ValueError) as error:
+        sys.exit(describe_error(error))
