@@ -198,7 +198,7 @@ def draw_ap_images(card, example, y):
 def precision_recall():
     """Ranked detections of one class, precision and recall after each, and the average precision in both ways."""
     example = ap_example()
-    card = Card(1930)
+    card = Card(1820)
     draw_ap_images(card, example, 50)
     card.line([(70, 455), (140, 455)], OBJECT, 7)
     card.text(158, 455, "object", SMALL, align="left")
@@ -215,7 +215,7 @@ def precision_recall():
         looks[rank + 1, 2] = {"colour": JUDGEMENT_COLOURS[judgement], "bold": True}
     y = card.table(100, 505, rows, (140, 180, 280, 220, 180), 70, looks)
 
-    axes = add_plot(card, 140, y + 60, 640, 540)
+    axes = add_plot(card, 140, y + 60, 620, 540)
     recalls = (example["n_true"] / example["n_objects"]).tolist()
     best = [max(p for p, r in zip(example["precision"].tolist(), recalls, strict=True) if r >= recall) for recall in recalls]
     steps = [(0.0, best[0]), *zip(recalls, best, strict=True), (recalls[-1], 0.0), (1.0, 0.0)]
@@ -225,16 +225,18 @@ def precision_recall():
     axes.plot([k / 10 for k in range(11)], example["points"], "o", color=MARK, mec=INK, mew=2, markersize=15, zorder=3, clip_on=False)
     axes.plot(recalls, example["precision"].tolist(), "x", color=INK, mew=4, markersize=13, zorder=4)
     axes.set(xlim=(0, 1), ylim=(0, 1.05), xticks=[0, 0.2, 0.4, 0.6, 0.8, 1], yticks=[0, 0.2, 0.4, 0.6, 0.8, 1])
-    card.text(460, y + 680, "recall", NORMAL)
+    card.text(450, y + 675, "recall", NORMAL)
     card.text(60, y + 330, "precision", NORMAL, rotation=90)
 
-    for middle, text, value in ((130, "mean of the\n11 points", "11-point"), (400, "area under\nthe steps", "area")):
+    card.axes.plot([822], [y + 85], "x", color=INK, mew=4, markersize=13, zorder=6)
+    card.text(860, y + 85, "a detection", NORMAL, align="left")
+    for middle, text, value in ((210, "mean of the\n11 points", "11-point"), (430, "area under\nthe steps", "area")):
         if value == "11-point":
-            card.axes.plot([850], [y + middle], "o", color=MARK, mec=INK, mew=2, markersize=15, zorder=6)
+            card.axes.plot([822], [y + middle], "o", color=MARK, mec=INK, mew=2, markersize=15, zorder=6)
         else:
-            card.rectangle(832, y + middle - 18, 36, 36, mix(PREDICTION, share=0.8), PREDICTION, 4)
-        card.text(890, y + middle, text, NORMAL, align="left")
-        card.text(890, y + middle + 90, f"AP = {example['ap'][value]:.3f}", LARGE, INK, "left", bold=True)
+            card.rectangle(804, y + middle - 18, 36, 36, mix(PREDICTION, share=0.8), PREDICTION, 4)
+        card.text(860, y + middle, text, NORMAL, align="left")
+        card.text(860, y + middle + 90, f"AP = {example['ap'][value]:.3f}", LARGE, INK, "left", bold=True)
     return card.image()
 
 

@@ -12,15 +12,22 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the functions taught are in the files of the folder above
 
 import box_figures
+import data_figures
 import detection_figures
+import fc_figures
+import kernel_figures
 import network_figures
 import prediction_figures
+import prior_figures
 import training_figures
 import style
 from utils import describe_error, read_command_line
 
 FOLDER = Path(__file__).resolve().parent
-MODULES = (box_figures, network_figures, prediction_figures, training_figures, detection_figures)
+MODULES = (
+    box_figures, network_figures, fc_figures, kernel_figures, prior_figures, prediction_figures, training_figures,
+    detection_figures, data_figures,
+)  # fmt: skip
 
 
 @dataclass

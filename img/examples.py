@@ -16,9 +16,10 @@ FC_BIASES = [1, 2]  # (2)
 # Jaccard overlap: two squares, the second one moved by a quarter of the side in both directions. Pixels of a 300 x 300 image, xy
 JACCARD_BOXES = ([30, 40, 190, 200], [70, 80, 230, 240])
 
-# Offsets: an object and the prior that has to predict it, fractional cxcy. The prior is the 1:1 one of a tile of conv9_2.
-OFFSETS_MAP, OFFSETS_TILE, OFFSETS_ASPECT = "conv9_2", (2, 2), 0  # row and column of the tile, number of its prior
-OFFSETS_BOX = [0.56, 0.46, 0.5, 0.68]
+# Offsets: the scene's person, fractional cxcy, and the prior that overlaps it most: map, row and column of the tile, and number
+# of the prior on it, counted from 0 (5 is the one with aspect ratio 1:3)
+OFFSETS_BOX = [0.69, 0.56, 0.31, 0.78]
+OFFSETS_PRIOR = ("conv9_2", 2, 3, 5)
 
 # The channels of conv9_2's predictions opened up: for the tile (row, column), and for these classes
 CHANNELS_TILE = 2, 3
@@ -76,4 +77,21 @@ AP_DETECTIONS = [
     (0.64, 0, [20, 100, 126, 228]),
     (0.55, 1, [160, 120, 276, 262]),
     (0.31, 2, [10, 200, 80, 280]),
+]
+
+# Augmentations of the scene: what transform() is told to do, and the seed of what is left to chance. `crop` is the number of the
+# minimum overlap in utils.MIN_CROP_OVERLAPS
+AUGMENTATIONS = {
+    "zoom_out": [{"seed": 1, "zoom": True}, {"seed": 2, "zoom": True}, {"seed": 3, "zoom": True}],
+    "random_crop": [{"seed": 3, "crop": 1}, {"seed": 1, "crop": 2}, {"seed": 3, "crop": 4}],
+    "flip": [{"seed": 0, "flip": True}],
+    "photometric": [{"seed": 19, "colours": True}, {"seed": 13, "colours": True}, {"seed": 2, "colours": True}],
+}
+ONE_RESAMPLE = {"seed": 71, "zoom": True, "crop": 1}
+
+# A batch of three images with different numbers of objects: (class, box fractional xy) each
+BATCH_SCENES = [
+    [("car", [0.1, 0.42, 0.62, 0.68]), ("person", [0.68, 0.25, 0.88, 0.85]), ("cat", [0.2, 0.66, 0.45, 0.95])],
+    [("pottedplant", [0.3, 0.2, 0.7, 0.75])],
+    [("cat", [0.08, 0.4, 0.42, 0.8]), ("tvmonitor", [0.5, 0.35, 0.92, 0.7])],
 ]

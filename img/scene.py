@@ -9,9 +9,10 @@ from create_data_lists import bounding_box, draw_object
 SIDE = 900  # pixels
 # Class, length of the longer side and place of the lower edge's middle, as fractions of the image's side; and the drawing's seed
 OBJECTS = (
-    ("pottedplant", 0.22, (0.895, 0.60), 3),
+    ("bird", 0.11, (0.42, 0.27), 2),
+    ("pottedplant", 0.21, (0.92, 0.60), 3),
     ("car", 0.46, (0.31, 0.60), 1),
-    ("person", 0.60, (0.70, 0.93), 3),
+    ("person", 0.78, (0.69, 0.95), 3),
     ("cat", 0.36, (0.27, 0.94), 4),
 )
 

@@ -29,7 +29,7 @@ MAP_COLOURS = dict(zip(FEATURE_MAPS, ("#3b5bdb", "#1c8fc4", "#0b9e8e", "#b98500"
 LAYER = "#98a2b3"  # any other layer
 CLASS_COLOURS = {
     "background": "#8b929c", "cat": "#b0245f", "car": "#1864ab", "person": "#6741d9", "pottedplant": "#2b8a3e",
-    "bottle": "#a15c00",
+    "bird": "#0b7285", "bottle": "#a15c00",
 }  # fmt: skip
 
 
@@ -70,6 +70,19 @@ class Card:
         )  # fmt: skip
         self.texts.append(made)
         return made
+
+    def words(self, x, y, words, size=NORMAL, **options):
+        """
+        Words of different colours on one line that begins at x.
+
+        :param words: (text, colour) each
+        :return: the x behind the last one
+        """
+        renderer = self.figure.canvas.get_renderer()
+        for text, colour in words:
+            made = self.text(x, y, text, size, colour, "left", **options)
+            x = made.get_window_extent(renderer).x1 + 0.28 * size
+        return x
 
     def title(self, text, y=MARGIN, colour=INK):
         """A heading at the left, its top at y."""
@@ -186,7 +199,10 @@ class Card:
     def _check_texts(self):
         """Texts must lie on the card, and beside each other."""
         renderer = self.figure.canvas.get_renderer()
-        extents = [(made.get_text(), made.get_window_extent(renderer)) for made in self.texts if made.get_text().strip()]
+        extents = []
+        for made in self.texts:
+            with_background = made.get_bbox_patch() or made
+            extents.append((made.get_text(), with_background.get_window_extent(renderer)))
         for i, (text, extent) in enumerate(extents):
             if extent.x0 < 10 or extent.y0 < 10 or extent.x1 > self.width - 10 or extent.y1 > self.height - 10:
                 raise ValueError(f"figure: {text!r} is cut off at the border of the card")
@@ -242,7 +258,7 @@ class Place:
         return self.at((column + 0.5) / n, (row + 0.5) / n)
 
 
-def save(image, path, colours=128):
+def save(image, path, colours=255):
     """
     Write a figure: a PIL image as a PNG, a list of them as an animated GIF. Colours are reduced to a palette, and nothing but the
     pixels is written, so that the same figure is the same bytes.
