@@ -18,7 +18,7 @@ NO_CROP = utils.MIN_CROP_OVERLAPS.index(None)
 
 
 class ChosenAugmentations:
-    """A random generator for utils.transform that leaves nothing to chance but the sizes: it says which augmentations take place."""
+    """A random generator for utils.transform: which augmentations take place is chosen, the rest is left to chance."""
 
     def __init__(self, seed, zoom=False, crop=NO_CROP, flip=False, colours=False):
         """
@@ -84,8 +84,9 @@ def before_and_after(choices, captions, windows=(), note=""):
     image, boxes, _, _ = source_scene()
     place = show(card, image, boxes / image.width, 46, 40, 544, "as it is")
     for number, window in enumerate(windows, start=1):
-        place.box(window, PREDICTION, str(number), line=6, where="inside", dashed=True)
-    card.text(600, 40 + 630 * n_rows + 6, note, SMALL, QUIET)
+        place.box(window, PREDICTION, str(number), line=6, dashed=True)
+    if note:
+        card.text(600, 40 + 630 * n_rows + 6, note, SMALL, QUIET)
     for number, (choice, caption) in enumerate(zip(choices, captions, strict=True), start=1):
         picture, kept = augmented(**choice)
         show(card, picture, kept, 46 + 564 * (number % 2), 40 + 630 * (number // 2), 544, caption)
@@ -189,27 +190,69 @@ def batch():
     return card.image()
 
 
-# The files of the code, from what is run down to what everything uses
-FILE_LAYERS = (
-    ("create_data_lists", "train", "eval", "detect", "convert_weights"),
-    ("checkpoints", "datasets"),
-    ("model",),
-    ("utils",),
-)
-PURPOSES = {
-    "create_data_lists": "makes the data", "train": "trains", "eval": "measures mAP", "detect": "finds objects",
-    "convert_weights": "converts", "checkpoints": "stores models", "datasets": "reads the data",
-    "model": "network and loss", "utils": "boxes, transforms, mAP",
-}  # fmt: skip
+# The files of the code: where each stands on the card, half its width, and what it does
+CODE_FILES = {
+    "train": (600, 110, 150, "trains"),
+    "convert_weights": (225, 370, 185, "converts weights"),
+    "eval": (612, 370, 145, "measures mAP"),
+    "detect": (988, 370, 150, "finds objects"),
+    "checkpoints": (612, 630, 150, "keeps models"),
+    "datasets": (988, 630, 150, "reads the data"),
+    "create_data_lists": (225, 890, 185, "makes the data"),
+    "model": (612, 890, 150, "network and loss"),
+    "utils": (600, 1140, 560, "boxes, transforms, mAP"),
+}
+COMMANDS = ("train", "convert_weights", "eval", "detect", "create_data_lists")
 
 
 def imports_of(name):
     """The files of this code that one of them imports from."""
     tree = ast.parse((CODE / f"{name}.py").read_text(encoding="utf-8"))
-    files = {file for layer in FILE_LAYERS for file in layer}
     found = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     found |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    return sorted(found & files)
+    return found & CODE_FILES.keys()
+
+
+def direct_imports():
+    """
+    Which file builds on which, without what follows from others: where a file imports one that another of its imports is built
+    on as well, only the latter counts.
+
+    :return: {name: names}
+    """
+    imports = {name: imports_of(name) for name in CODE_FILES}
+
+    def reaches(name, other):
+        return any(other == step or reaches(step, other) for step in imports[name])
+
+    return {
+        name: {other for other in used if not any(reaches(step, other) for step in used - {other})}
+        for name, used in imports.items()
+    }
+
+
+def architecture_of_code():
+    """The files, and which builds on which."""
+    card = Card(1330)
+    half_height = 62
+    for name, (x, y, half_width, purpose) in CODE_FILES.items():
+        colour = OBJECT if name in COMMANDS else LAYER
+        box = (x - half_width, y - half_height, 2 * half_width, 2 * half_height)
+        card.rectangle(*box, fill=mix(colour), edge=colour, line=4, radius=16, layer=4)
+        card.text(x, y - 24, f"{name}.py", SMALL, INK, bold=True)
+        card.text(x, y + 26, purpose, SMALL, INK)
+    for name, used in direct_imports().items():
+        x, y, *_ = CODE_FILES[name]
+        for other in sorted(used):
+            other_x, other_y, *_ = CODE_FILES[other]
+            other_x = x if other == "utils" else other_x
+            lean = (other_x - x) / 3.2
+            card.arrow((x + lean, y + half_height), (other_x - lean, other_y - half_height - 4), INK, 4)
+    card.rectangle(44, 1250, 60, 44, mix(OBJECT), OBJECT, 4)
+    card.text(122, 1272, "can be run", SMALL, align="left")
+    card.arrow((420, 1272), (500, 1272), INK, 4)
+    card.text(520, 1272, "builds on (and on what is below)", SMALL, align="left")
+    return card.image()
 
 
 FIGURES = {
@@ -219,4 +262,5 @@ FIGURES = {
     "photometric.png": photometric,
     "one_resample.png": one_resample,
     "batch.png": batch,
+    "architecture_of_code.png": architecture_of_code,
 }

@@ -5,9 +5,7 @@ import torchvision
 
 from examples import AP_DETECTIONS, AP_OBJECTS, NMS_CANDIDATES, NMS_MAX_OVERLAP, NMS_OBJECTS
 from scene import draw_boxed_scene
-from style import (
-    FAINT, HARD, INK, LARGE, MARK, NORMAL, OBJECT, POSITIVE, PREDICTION, QUIET, SMALL, Card, add_plot, mix,
-)  # fmt: skip
+from style import FAINT, HARD, INK, LARGE, MARK, NORMAL, OBJECT, POSITIVE, PREDICTION, QUIET, SMALL, Card, add_plot, mix
 from utils import IMAGE_SIZE, average_precision, find_jaccard_overlap, judge_detections
 
 # Where on its box each candidate's number stands, as fractions of its width and height: apart from each other
@@ -210,7 +208,8 @@ def precision_recall():
     rows, looks = [["rank", "score", "detection is", "precision", "recall"]], {}
     for rank, judgement in enumerate(example["judgement"]):
         n_true = int(example["n_true"][rank])
-        shown = [f"{example['precision'][rank]:.2f}", f"{n_true} / {example['n_objects']}"] if judgement != "ignored" else ["", ""]
+        shown = [f"{example['precision'][rank]:.2f}", f"{n_true} / {example['n_objects']}"]
+        shown = ["", ""] if judgement == "ignored" else shown
         rows.append([str(rank + 1), f"{AP_DETECTIONS[rank][0]:.2f}", judgement, *shown])
         looks[rank + 1, 2] = {"colour": JUDGEMENT_COLOURS[judgement], "bold": True}
     y = card.table(100, 505, rows, (140, 180, 280, 220, 180), 70, looks)
@@ -222,7 +221,8 @@ def precision_recall():
     xs, ys = zip(*steps, strict=True)
     axes.fill_between(xs, ys, step="pre", color=mix(PREDICTION, share=0.8), zorder=1)
     axes.step(xs, ys, where="pre", color=PREDICTION, linewidth=5, zorder=2)
-    axes.plot([k / 10 for k in range(11)], example["points"], "o", color=MARK, mec=INK, mew=2, markersize=15, zorder=3, clip_on=False)
+    dots = {"color": MARK, "mec": INK, "mew": 2, "markersize": 15}
+    axes.plot([k / 10 for k in range(11)], example["points"], "o", zorder=3, clip_on=False, **dots)
     axes.plot(recalls, example["precision"].tolist(), "x", color=INK, mew=4, markersize=13, zorder=4)
     axes.set(xlim=(0, 1), ylim=(0, 1.05), xticks=[0, 0.2, 0.4, 0.6, 0.8, 1], yticks=[0, 0.2, 0.4, 0.6, 0.8, 1])
     card.text(450, y + 675, "recall", NORMAL)
@@ -232,7 +232,7 @@ def precision_recall():
     card.text(860, y + 85, "a detection", NORMAL, align="left")
     for middle, text, value in ((210, "mean of the\n11 points", "11-point"), (430, "area under\nthe steps", "area")):
         if value == "11-point":
-            card.axes.plot([822], [y + middle], "o", color=MARK, mec=INK, mew=2, markersize=15, zorder=6)
+            card.axes.plot([822], [y + middle], "o", zorder=6, **dots)
         else:
             card.rectangle(804, y + middle - 18, 36, 36, mix(PREDICTION, share=0.8), PREDICTION, 4)
         card.text(860, y + middle, text, NORMAL, align="left")

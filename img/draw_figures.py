@@ -19,14 +19,16 @@ import kernel_figures
 import network_figures
 import prediction_figures
 import prior_figures
-import training_figures
 import style
+import train
+import trained_figures
+import training_figures
 from utils import describe_error, read_command_line
 
 FOLDER = Path(__file__).resolve().parent
 MODULES = (
     box_figures, network_figures, fc_figures, kernel_figures, prior_figures, prediction_figures, training_figures,
-    detection_figures, data_figures,
+    detection_figures, data_figures, trained_figures,
 )  # fmt: skip
 
 
@@ -48,6 +50,20 @@ def all_figures():
     return figures, trained
 
 
+def find_checkpoint(path):
+    """
+    Train the toy set if its detector is wanted and not there.
+
+    :raises FileNotFoundError: another checkpoint is wanted, and not there
+    """
+    if all(file.is_file() for file in (Path(path), Path(path).with_name("history.jsonl"))):
+        return
+    if path != Parameters.checkpoint:
+        raise FileNotFoundError(f"{path}: not there, or no history.jsonl beside it: make both with train.py --toy, or use --only")
+    print(f"{path} or its history.jsonl is not there: the toy set is trained first, which takes some time.")
+    train.main(train.Parameters(toy=True))
+
+
 def main(parameters):
     """
     Draw figures and write them.
@@ -60,8 +76,8 @@ def main(parameters):
     if unknown:
         raise ValueError(f"--only: no figure is called {', '.join(sorted(unknown))}: there are {', '.join(figures | trained)}")
     wanted = parameters.only or (*figures, *trained)
-    if any(name in trained for name in wanted) and not Path(parameters.checkpoint).is_file():
-        raise FileNotFoundError(f"{parameters.checkpoint}: no such checkpoint: make one with train.py --toy, or use --only")
+    if any(name in trained for name in wanted):
+        find_checkpoint(parameters.checkpoint)
     output_folder = Path(parameters.output_folder)
     output_folder.mkdir(parents=True, exist_ok=True)
     for name in wanted:

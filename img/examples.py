@@ -11,7 +11,7 @@ FC_WEIGHTS = [  # (2, 12), one row for each output
     [1, 0, 2, -1, 0, 1, 1, 3, -2, 0, 1, 2],
     [0, 2, -1, 1, 2, 1, 0, -1, 1, 1, 0, -2],
 ]
-FC_BIASES = [1, 2]  # (2)
+FC_BIASES = [4, 5]  # (2)
 
 # Jaccard overlap: two squares, the second one moved by a quarter of the side in both directions. Pixels of a 300 x 300 image, xy
 JACCARD_BOXES = ([30, 40, 190, 200], [70, 80, 230, 240])
@@ -83,11 +83,11 @@ AP_DETECTIONS = [
 # minimum overlap in utils.MIN_CROP_OVERLAPS
 AUGMENTATIONS = {
     "zoom_out": [{"seed": 1, "zoom": True}, {"seed": 2, "zoom": True}, {"seed": 3, "zoom": True}],
-    "random_crop": [{"seed": 3, "crop": 1}, {"seed": 1, "crop": 2}, {"seed": 3, "crop": 4}],
+    "random_crop": [{"seed": 2, "crop": 1}, {"seed": 4, "crop": 3}, {"seed": 3, "crop": 4}],
     "flip": [{"seed": 0, "flip": True}],
     "photometric": [{"seed": 19, "colours": True}, {"seed": 13, "colours": True}, {"seed": 2, "colours": True}],
 }
-ONE_RESAMPLE = {"seed": 71, "zoom": True, "crop": 1}
+ONE_RESAMPLE = {"seed": 20, "zoom": True, "crop": 1}
 
 # A batch of three images with different numbers of objects: (class, box fractional xy) each
 BATCH_SCENES = [

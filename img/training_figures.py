@@ -6,9 +6,7 @@ import torch.nn.functional as F
 from examples import MATCHING_OBJECTS, MATCHING_PRIORS, MATCHING_THRESHOLD, MINING_NEGATIVES, MINING_POSITIVES, MINING_RATIO
 from model import match_priors
 from scene import draw_boxed_scene
-from style import (
-    FAINT, HARD, INK, MARK, NORMAL, OBJECT, POSITIVE, PREDICTION, PRIOR, QUIET, SMALL, Card, add_plot, mix,
-)  # fmt: skip
+from style import FAINT, HARD, INK, MARK, NORMAL, OBJECT, POSITIVE, PREDICTION, PRIOR, QUIET, SMALL, Card, add_plot, mix
 from utils import IMAGE_SIZE, cxcy_to_xy, find_jaccard_overlap
 
 # Where on its box each prior's number stands, as fractions of its width and height: apart from each other
