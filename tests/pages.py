@@ -27,7 +27,7 @@ class Section:
 
     def __init__(self, level, title):
         self.level, self.title = level, title
-        self.codes, self.tables, self.lines = [], [], []  # tables: lists of rows, rows: lists of cells, without the line of dashes
+        self.codes, self.tables, self.lines = [], [], []  # tables: rows of cells, without the line of dashes
 
     @cached_property
     def text(self):
