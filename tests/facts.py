@@ -30,7 +30,7 @@ from examples import (
     NMS_CANDIDATES,
     OFFSETS_BOX,
     OFFSETS_PRIOR,
-)  # fmt: skip
+)
 from kernel_figures import receptive_fields
 from model import FEATURE_MAPS, SSD300, MultiBoxLoss
 from network_figures import output_shapes, vgg16_stages
@@ -45,7 +45,7 @@ COCO = torchvision.models.detection.SSD300_VGG16_Weights.COCO_V1
 WORDS = (
     "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
     "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
-)  # fmt: skip
+)
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
 PARTS = {0.5: "half", 0.25: "a quarter", 0.2: "a fifth", 0.1: "a tenth"}
 RATIO_NAMES = {1.0: "1:1", 2.0: "2:1", 3.0: "3:1", 1 / 2: "1:2", 1 / 3: "1:3"}

@@ -236,7 +236,7 @@ def test_a_broken_link_is_found(text, fault):
 
 
 def test_anchors_follow_githubs_rule():
-    """Lower case, punctuation dropped, hyphens for spaces; the second of two equal ones has a number; all scripts' letters stay."""
+    """Lower case, punctuation dropped, hyphens for spaces; the second of two equal ones is numbered; all letters stay."""
     page = Page("# A, b & `c_d`: why?\n## A 3 x 3\n## A 3 x 3\n## [L1](https://example.org) or smooth L1?\n## 매칭(match)은?\n")
     assert page.anchors == ["a-b--c_d-why", "a-3-x-3", "a-3-x-3-1", "l1-or-smooth-l1", "매칭match은"]
 

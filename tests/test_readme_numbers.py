@@ -27,7 +27,7 @@ from utils import (
     parse_annotation,
     read_image_ids,
     voc_labels,
-)  # fmt: skip
+)
 from watched import WATCHED
 
 README = read_page("README.md")

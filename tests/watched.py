@@ -26,7 +26,7 @@ from examples import (
     NMS_CANDIDATES,
     NMS_MAX_OVERLAP,
     OFFSETS_BOX,
-)  # fmt: skip
+)
 from facts import EVALUATION, ORDINALS, PARAMETERS, PARTS, TOY, TRAINING_IMAGES, layer, short, side, word
 from model import FEATURE_MAPS, MAX_CANDIDATES_PER_CLASS
 from train import Parameters, n_steps
@@ -46,7 +46,7 @@ from utils import (
     photometric_distort,
     transform,
     voc_labels,
-)  # fmt: skip
+)
 
 N_CLASSES = word(len(voc_labels))
 FC_SHAPE, N_WEIGHTS = torch.tensor(FC_IMAGE).shape, len(FC_WEIGHTS[0])
