@@ -1,0 +1,97 @@
+"""The worked examples of the README as plain data: its text, its figures and the tests take the numbers from here."""
+
+# A fully connected layer as a convolution: an image of 3 channels with 2 x 2 pixels each, and a layer with two outputs. Both are
+# flattened channel by channel and row by row, as PyTorch does.
+FC_IMAGE = [  # (3, 2, 2)
+    [[1, 2], [0, 3]],
+    [[2, 0], [1, 1]],
+    [[0, 1], [4, 2]],
+]
+FC_WEIGHTS = [  # (2, 12), one row for each output
+    [1, 0, 2, -1, 0, 1, 1, 3, -2, 0, 1, 2],
+    [0, 2, -1, 1, 2, 1, 0, -1, 1, 1, 0, -2],
+]
+FC_BIASES = [1, 2]  # (2)
+
+# Jaccard overlap: two squares, the second one moved by a quarter of the side in both directions. Pixels of a 300 x 300 image, xy
+JACCARD_BOXES = ([30, 40, 190, 200], [70, 80, 230, 240])
+
+# Offsets: the scene's person, fractional cxcy, and the prior that overlaps it most: map, row and column of the tile, and number
+# of the prior on it, counted from 0 (5 is the one with aspect ratio 1:3)
+OFFSETS_BOX = [0.69, 0.56, 0.31, 0.78]
+OFFSETS_PRIOR = ("conv9_2", 2, 3, 5)
+
+# The channels of conv9_2's predictions opened up: for the tile (row, column), and for these classes
+CHANNELS_TILE = 2, 3
+CHANNELS_CLASSES = ("backgr.", "cat", "car")
+
+# Matching: three objects and seven priors, pixels of a 300 x 300 image; as if there were no other priors. The cat and the plant
+# behind it compete for the first prior, and no prior overlaps the car by half.
+MATCHING_OBJECTS = [("cat", [50, 90, 160, 220]), ("pottedplant", [90, 70, 195, 210]), ("car", [200, 235, 290, 280])]  # xy
+MATCHING_PRIORS = [  # cxcy
+    [116, 145, 120, 120],
+    [180, 153, 120, 120],
+    [104, 148, 85, 170],
+    [100, 224, 170, 85],
+    [240, 240, 60, 60],
+    [264, 218, 60, 60],
+    [238, 70, 120, 120],
+]
+MATCHING_THRESHOLD = 0.5
+
+# Hard negatives: an image with two positive priors and fourteen negative ones (instead of 8730), and one class. What the network
+# gives as the probability of the true class: the object's for the positive ones, the background's for the others
+MINING_POSITIVES = [0.55, 0.30]
+MINING_NEGATIVES = [0.99, 0.90, 0.15, 0.97, 0.70, 0.995, 0.35, 0.95, 0.08, 0.985, 0.50, 0.80, 0.25, 0.99]
+MINING_RATIO = 3
+
+# Non-maximum suppression: two cats and a plant, and what a network might answer: (class, score, box), pixels of a 300 x 300
+# image, xy. Overlaps are compared with max_overlap.
+NMS_OBJECTS = [("pottedplant", [138, 62, 240, 200]), ("cat", [42, 121, 133, 231]), ("cat", [122, 98, 223, 217])]
+NMS_CANDIDATES = [
+    ("cat", 0.93, [40, 120, 135, 232]),
+    ("cat", 0.86, [121, 96, 225, 218]),
+    ("cat", 0.71, [52, 112, 150, 226]),
+    ("cat", 0.64, [108, 104, 210, 232]),
+    ("cat", 0.52, [30, 130, 120, 246]),
+    ("cat", 0.45, [130, 80, 240, 215]),
+    ("pottedplant", 0.78, [138, 64, 240, 202]),
+]
+NMS_MAX_OVERLAP = 0.45
+
+# Average precision of the class cat on three images of 300 x 300 pixels: objects (image, box xy, difficult) and detections
+# (score, image, box xy), best score first
+AP_OBJECTS = [
+    (0, [30, 110, 140, 240], 0),
+    (0, [180, 150, 275, 262], 0),
+    (1, [20, 60, 120, 180], 0),
+    (1, [150, 130, 270, 272], 0),
+    (1, [170, 20, 250, 115], 1),
+    (2, [90, 80, 220, 235], 0),
+]
+AP_DETECTIONS = [
+    (0.95, 0, [34, 106, 144, 236]),
+    (0.88, 2, [20, 60, 170, 190]),
+    (0.81, 1, [26, 66, 124, 186]),
+    (0.72, 1, [166, 24, 246, 118]),
+    (0.64, 0, [20, 100, 126, 228]),
+    (0.55, 1, [160, 120, 276, 262]),
+    (0.31, 2, [10, 200, 80, 280]),
+]
+
+# Augmentations of the scene: what transform() is told to do, and the seed of what is left to chance. `crop` is the number of the
+# minimum overlap in utils.MIN_CROP_OVERLAPS
+AUGMENTATIONS = {
+    "zoom_out": [{"seed": 1, "zoom": True}, {"seed": 2, "zoom": True}, {"seed": 3, "zoom": True}],
+    "random_crop": [{"seed": 2, "crop": 1}, {"seed": 4, "crop": 3}, {"seed": 3, "crop": 4}],
+    "flip": [{"seed": 0, "flip": True}],
+    "photometric": [{"seed": 19, "colours": True}, {"seed": 13, "colours": True}, {"seed": 2, "colours": True}],
+}
+ONE_RESAMPLE = {"seed": 20, "zoom": True, "crop": 1}
+
+# A batch of three images with different numbers of objects: (class, box fractional xy) each
+BATCH_SCENES = [
+    [("car", [0.1, 0.42, 0.62, 0.68]), ("person", [0.68, 0.25, 0.88, 0.85]), ("cat", [0.2, 0.66, 0.45, 0.95])],
+    [("pottedplant", [0.3, 0.2, 0.7, 0.75])],
+    [("cat", [0.08, 0.4, 0.42, 0.8]), ("tvmonitor", [0.5, 0.35, 0.92, 0.7])],
+]

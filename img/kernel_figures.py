@@ -1,0 +1,3 @@
+"""Figures of kernels: decimation, dilation, receptive fields; and the learning rate."""
+
+FIGURES = {}

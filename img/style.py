@@ -1,0 +1,303 @@
+"""One look for every figure: colours, sizes of text, and a card to draw on in pixels, from the top left as in images."""
+
+from pathlib import Path
+
+import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch, Polygon, Rectangle
+from PIL import Image
+
+from model import FEATURE_MAPS
+
+WIDTH = 1200  # pixels of a card; half the pixels on a page 600 wide, less than a third on a phone
+MARGIN = 44  # free on all sides
+DPI = 100
+# Sizes of text in pixels. On a phone, 375 pixels wide, a card is reduced 3.2 times: SMALL becomes 10 pixels.
+LARGE, NORMAL, SMALL = 46, 38, 32
+
+CARD, BORDER = "#fbfaf6", "#c8c4b8"
+INK, QUIET, FAINT = "#1f2430", "#5d6675", "#d9d6cc"  # text and outlines; what is said in passing; helping lines
+OBJECT = "#187a36"  # a ground-truth object
+PRIOR = "#d9480f"  # a prior
+PREDICTION = "#6f2dbd"  # a predicted box, an offset
+POSITIVE, NEGATIVE = "#2f9e44", "#8b929c"  # priors with an object, and those without
+HARD = "#c92a2a"  # hard negatives, what is suppressed, what goes wrong
+MARK = "#ffe066"  # behind what the eye should find
+# Each feature map has its colour wherever it appears: the finest blue, the coarsest red
+MAP_COLOURS = dict(zip(FEATURE_MAPS, ("#3b5bdb", "#1c8fc4", "#0b9e8e", "#b98500", "#d9632b", "#b0245f"), strict=True))
+LAYER = "#98a2b3"  # any other layer
+CLASS_COLOURS = {
+    "background": "#8b929c", "cat": "#b0245f", "car": "#1864ab", "person": "#6741d9", "pottedplant": "#2b8a3e",
+    "bird": "#0b7285", "bottle": "#a15c00", "tvmonitor": "#495057",
+}  # fmt: skip
+
+
+def mix(colour, other=CARD, share=0.8):
+    """A colour with a share of another one mixed in, (red, green, blue) from 0 to 1: pale by default."""
+    pair = (matplotlib.colors.to_rgb(colour), matplotlib.colors.to_rgb(other))
+    return tuple((1 - share) * first + share * second for first, second in zip(*pair, strict=True))
+
+
+class Card:
+    """A light card with a rounded border. All coordinates and sizes are pixels of it, y downwards."""
+
+    def __init__(self, height, width=WIDTH):
+        self.width, self.height = width, height
+        self.figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
+        FigureCanvasAgg(self.figure)
+        self.axes = self.figure.add_axes((0, 0, 1, 1))
+        self.axes.set(xlim=(0, width), ylim=(height, 0))
+        self.axes.axis("off")
+        self.texts = []
+        self.rectangle(3, 3, width - 6, height - 6, fill=CARD, edge=BORDER, line=3, radius=22, layer=0)
+
+    def text(self, x, y, text, size=NORMAL, colour=INK, align="center", valign="center", **options):
+        """
+        Write. The point given is the text's centre, or what `align` (left, right) and `valign` (top, bottom, baseline) say.
+
+        :param options: bold=True, mono=True (as code), background=colour, rotation in degrees
+        """
+        background = options.get("background")
+        bbox = background and {"facecolor": background, "edgecolor": "none", "boxstyle": "round,pad=0.18,rounding_size=0.15"}
+        if "\n" not in text and not options.get("rotation"):  # so that words with and without descenders stand on one line
+            y += {"center": 0.36, "top": 0.78, "bottom": -0.24}.get(valign, 0) * size
+            valign = "baseline"
+        made = self.axes.text(
+            x, y, text, fontsize=size * 72 / DPI, color=colour, ha=align, va=valign, zorder=10,
+            weight="bold" if options.get("bold") else "normal", rotation=options.get("rotation", 0), linespacing=1.25,
+            family="DejaVu Sans Mono" if options.get("mono") else "DejaVu Sans", bbox=bbox or None,
+        )  # fmt: skip
+        self.texts.append(made)
+        return made
+
+    def words(self, x, y, words, size=NORMAL, **options):
+        """
+        Words of different colours on one line that begins at x.
+
+        :param words: (text, colour) each
+        :return: the x behind the last one
+        """
+        renderer = self.figure.canvas.get_renderer()
+        for text, colour in words:
+            made = self.text(x, y, text, size, colour, "left", **options)
+            x = made.get_window_extent(renderer).x1 + 0.28 * size
+        return x
+
+    def title(self, text, y=MARGIN, colour=INK):
+        """A heading at the left, its top at y."""
+        return self.text(MARGIN, y, text, size=LARGE, colour=colour, align="left", valign="top", bold=True)
+
+    def rectangle(self, x, y, width, height, fill="none", edge="none", line=4, radius=0, dashed=False, alpha=None, layer=2):
+        """A rectangle with its top left corner at (x, y), perhaps with round corners; `layer`: higher ones cover lower ones."""
+        look = {
+            "facecolor": fill, "edgecolor": edge, "linewidth": line * 72 / DPI, "alpha": alpha, "zorder": layer,
+            "linestyle": (0, (3, 1.6)) if dashed else "-",
+        }  # fmt: skip
+        if radius:
+            patch = FancyBboxPatch((x, y), width, height, boxstyle=f"round,pad=0,rounding_size={radius}", **look)
+        else:
+            patch = Rectangle((x, y), width, height, joinstyle="miter", **look)
+        self.axes.add_patch(patch)
+
+    def polygon(self, points, fill="none", edge="none", line=3, alpha=None, layer=2):
+        """A closed polygon through the points."""
+        look = {"facecolor": fill, "edgecolor": edge, "linewidth": line * 72 / DPI, "alpha": alpha, "zorder": layer}
+        self.axes.add_patch(Polygon(points, joinstyle="round", **look))
+
+    def line(self, points, colour=INK, line=4, dashed=False, layer=3):
+        """Straight lines from point to point."""
+        style = (0, (3, 1.6)) if dashed else "-"
+        xs, ys = zip(*points, strict=True)
+        self.axes.plot(xs, ys, color=colour, linewidth=line * 72 / DPI, linestyle=style, zorder=layer, solid_capstyle="round")
+
+    def dot(self, x, y, colour=INK, radius=9, layer=6):
+        """A dot with a light rim."""
+        self.axes.plot([x], [y], "o", color=colour, markersize=2 * radius * 72 / DPI, zorder=layer, mec=CARD, mew=1.5)
+
+    def arrow(self, start, end, colour=INK, line=5, both=False, curve=0.0, layer=4):
+        """An arrow from (x, y) to (x, y), with a head at its end or at both; `curve`: how far it bends, as a share."""
+        look = {
+            "arrowstyle": "<|-|>" if both else "-|>", "color": colour, "linewidth": line * 72 / DPI, "shrinkA": 0, "shrinkB": 0,
+            "mutation_scale": 22, "connectionstyle": f"arc3,rad={curve}",
+        }  # fmt: skip
+        self.axes.annotate("", end, start, arrowprops=look, zorder=layer)
+
+    def picture(self, image, x, y, width, height=None):
+        """Show a PIL image, and give its place, on which boxes can be drawn in fractional coordinates."""
+        height = height or width * image.height / image.width
+        image = image.convert("RGB").resize((round(width), round(height)), Image.Resampling.LANCZOS)
+        self.axes.imshow(image, extent=(x, x + width, y + height, y), interpolation="nearest", zorder=1, aspect="auto")
+        self.axes.set(xlim=(0, self.width), ylim=(self.height, 0))
+        return Place(self, x, y, width, height)
+
+    def block(self, x, y, width, height, depth, colour, alpha=None, line=2.5, layer=3):
+        """A block standing for a feature map: its front has (x, y) at the top left, its depth runs to the upper right."""
+        dx, dy = depth * 0.75, depth * 0.45
+        right, bottom = x + width, y + height
+        top = [(x, y), (x + dx, y - dy), (right + dx, y - dy), (right, y)]
+        side = [(right, y), (right + dx, y - dy), (right + dx, bottom - dy), (right, bottom)]
+        edge = mix(colour, INK, 0.45)
+        self.polygon([(x, y), (right, y), (right, bottom), (x, bottom)], mix(colour, share=0.35), edge, line, alpha, layer)
+        self.polygon(top, mix(colour, share=0.6), edge, line, alpha, layer)
+        self.polygon(side, mix(colour, INK, 0.15), edge, line, alpha, layer)
+
+    def grid(self, x, y, side, n, colour=INK, line=2.0, fill="none", layer=2):
+        """n x n tiles in a square, and the place they lie in."""
+        self.rectangle(x, y, side, side, fill=fill, edge=colour, line=line * 1.6, layer=layer)
+        for i in range(1, n):
+            at = side * i / n
+            self.line([(x + at, y), (x + at, y + side)], colour, line, layer=layer)
+            self.line([(x, y + at), (x + side, y + at)], colour, line, layer=layer)
+        return Place(self, x, y, side, side)
+
+    def table(self, x, y, rows, widths, row_height=64, looks=None, size=NORMAL, header=True):
+        """
+        A table; the first row is its header, unless there is none.
+
+        :param rows: lists of texts
+        :param widths: of the columns, pixels
+        :param looks: {(row, column): {"fill", "colour", "bold", "strike"}} for cells that differ
+        :return: the y below it
+        """
+        looks = looks or {}
+        for i, row in enumerate(rows):
+            left = x
+            for j, (cell, width) in enumerate(zip(row, widths, strict=True)):
+                look = looks.get((i, j), {})
+                is_header = header and i == 0
+                fill = look.get("fill", mix(LAYER, share=0.7) if is_header else "white")
+                self.rectangle(left, y, width, row_height, fill=fill, edge=BORDER, line=2)
+                colour, bold = look.get("colour", INK), look.get("bold", is_header)
+                if cell:
+                    self.text(left + width / 2, y + row_height / 2, cell, size, colour, bold=bold)
+                if look.get("strike"):
+                    middle = y + row_height / 2
+                    self.line([(left + 0.12 * width, middle), (left + 0.88 * width, middle)], HARD, 4, layer=11)
+                left += width
+            y += row_height
+        return y
+
+    def legend(self, entries, x, y, size=SMALL, step=52, dashed=False):
+        """Lines {text: colour} with what they mean, one below the other from (x, y)."""
+        for i, (text, colour) in enumerate(entries.items()):
+            middle = y + i * step
+            self.line([(x, middle), (x + 54, middle)], colour, 8, dashed)
+            self.text(x + 72, middle, text, size, align="left")
+
+    def image(self):
+        """
+        The card as a PIL image, RGBA, transparent outside its round corners.
+
+        :raises ValueError: a text is cut off at the border, or covers another one
+        """
+        self.figure.set_facecolor("none")
+        self.figure.canvas.draw()
+        self._check_texts()
+        return Image.frombytes("RGBA", (self.width, self.height), bytes(self.figure.canvas.buffer_rgba()))
+
+    def _check_texts(self):
+        """Texts must lie on the card, and beside each other."""
+        renderer = self.figure.canvas.get_renderer()
+        extents = []
+        for made in self.texts:
+            with_background = made.get_bbox_patch() or made
+            extents.append((made.get_text(), with_background.get_window_extent(renderer)))
+        for i, (text, extent) in enumerate(extents):
+            if extent.x0 < 10 or extent.y0 < 10 or extent.x1 > self.width - 10 or extent.y1 > self.height - 10:
+                raise ValueError(f"figure: {text!r} is cut off at the border of the card")
+            for other, other_extent in extents[:i]:
+                width = min(extent.x1, other_extent.x1) - max(extent.x0, other_extent.x0)
+                height = min(extent.y1, other_extent.y1) - max(extent.y0, other_extent.y0)
+                if width > 2 and height > 4:
+                    raise ValueError(f"figure: {text!r} covers {other!r}")
+
+
+class Place:
+    """Where a picture or a grid lies on a card: fractional coordinates in it become pixels of the card."""
+
+    def __init__(self, card, x, y, width, height):
+        self.card, self.x, self.y, self.width, self.height = card, x, y, width, height
+
+    def at(self, x, y):
+        """The pixel of the card at fractional coordinates."""
+        return self.x + float(x) * self.width, self.y + float(y) * self.height
+
+    def box(self, box_xy, colour, label="", dashed=False, line=7, fill=None, where="top", size=SMALL, halo=True):
+        """
+        A box, with a label on its upper or lower edge or in its middle.
+
+        :param box_xy: fractional boundary coordinates
+        :param fill: transparent colour inside
+        :param where: "top" (above the upper edge), "bottom" (below the lower one), "inside" (the top left corner) or "middle"
+        """
+        x_min, y_min = self.at(*box_xy[:2])
+        x_max, y_max = self.at(*box_xy[2:])
+        size_px = (x_max - x_min, y_max - y_min)
+        if fill:
+            self.card.rectangle(x_min, y_min, *size_px, fill=fill, alpha=0.3)
+        if halo and not dashed:
+            self.card.rectangle(x_min, y_min, *size_px, edge="white", line=line + 4, alpha=0.75, layer=4)
+        self.card.rectangle(x_min, y_min, *size_px, edge=colour, line=line, dashed=dashed, layer=5)
+        x, y, align, valign = {
+            "top": (x_min + 4, y_min - 10, "left", "bottom"),
+            "bottom": (x_min + 4, y_max + 10, "left", "top"),
+            "inside": (x_min + 12, y_min + 12, "left", "top"),
+            "middle": ((x_min + x_max) / 2, (y_min + y_max) / 2, "center", "center"),
+        }[where]
+        if label:
+            self.card.text(x, y, label, size, "white", align, valign, bold=True, background=colour)
+
+    def cell(self, row, column, n, fill, alpha=1.0, layer=2):
+        """Fill the tile (row, column) of n x n."""
+        side = self.width / n
+        self.card.rectangle(self.x + column * side, self.y + row * side, side, side, fill=fill, alpha=alpha, layer=layer)
+
+    def cell_centre(self, row, column, n):
+        """The pixel of the card in the middle of the tile (row, column) of n x n."""
+        return self.at((column + 0.5) / n, (row + 0.5) / n)
+
+
+def save(image, path, colours=255):
+    """
+    Write a figure: a PIL image as a PNG, a list of them as an animated GIF. Colours are reduced to a palette, and nothing but the
+    pixels is written, so that the same figure is the same bytes.
+
+    :param image: PIL image RGBA, or a list of them
+    :param path: ends in .png or .gif
+    """
+    path = Path(path)
+    if path.suffix == ".gif":
+        frames = [on_white(frame).convert("RGB") for frame in image]
+        palette = frames[0].quantize(32, Image.Quantize.MEDIANCUT, kmeans=3)
+        frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+        frames[0].save(path, save_all=True, append_images=frames[1:], duration=220, loop=0, optimize=True, disposal=1)
+        return
+    transparent = image.getchannel("A").point(lambda alpha: 255 * (alpha < 128))
+    reduced = on_white(image).convert("RGB").quantize(colours, Image.Quantize.MEDIANCUT, kmeans=3, dither=Image.Dither.NONE)
+    reduced.paste(colours, mask=transparent)
+    reduced.save(path, optimize=True, transparency=colours)
+
+
+def on_white(image):
+    """An image with transparency, on the card's border colour: what its round corners blend into."""
+    ground = Image.new("RGBA", image.size, BORDER)
+    ground.alpha_composite(image)
+    return ground
+
+
+def add_plot(card, x, y, width, height):
+    """
+    Axes to plot in.
+
+    :param x, y, width, height: of the area inside the axes, pixels of the card; the numbers stand to its left and below it
+    :return: matplotlib Axes
+    """
+    axes = card.figure.add_axes((x / card.width, 1 - (y + height) / card.height, width / card.width, height / card.height))
+    axes.set(facecolor="white", zorder=5)
+    axes.tick_params(labelsize=SMALL * 0.72 * 100 / DPI * 0.86, labelcolor=INK, color=BORDER, width=2, length=8)
+    axes.grid(color=FAINT, linewidth=1.5)
+    axes.set_axisbelow(True)
+    for spine in axes.spines.values():
+        spine.set(edgecolor=BORDER, linewidth=2)
+    return axes
