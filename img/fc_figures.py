@@ -63,7 +63,7 @@ def fc_to_conv_2():
     """The fully connected layer: every output weighs every number."""
     image, weights, biases = example()
     outputs = F.linear(image.flatten(), weights, biases)
-    card = Card(1130)
+    card = Card(1100)
     card.text(600, 80, "2   A fully connected layer", LARGE, bold=True)
     draw_vector(card, 96, 150, image.flatten())
     card.text(600, 278, "the image", NORMAL, QUIET)
@@ -83,7 +83,7 @@ def fc_to_conv_3():
     """The weights of each output, reshaped to a kernel as large as the image."""
     image, weights, _ = example()
     kernels = weights.view(len(weights), *image.shape)  # (2, 3, 2, 2)
-    card = Card(1290)
+    card = Card(1270)
     card.text(600, 80, "3   Weights, reshaped to kernels", LARGE, bold=True)
     for i, (row, kernel) in enumerate(zip(weights, kernels, strict=True)):
         y = 150 + 560 * i
@@ -101,7 +101,7 @@ def fc_to_conv_4():
     kernels = weights.view(len(weights), *image.shape)
     connected = F.linear(image.flatten(), weights, biases)
     convolved = F.conv2d(image[None], kernels, biases)[0, :, 0, 0]
-    card = Card(1460)
+    card = Card(1420)
     card.text(600, 80, "4   The same outputs", LARGE, bold=True)
     draw_channels(card, MARGIN + 46, 190, image, gap=14)
     card.text(352, 400, "image", NORMAL, QUIET)

@@ -63,7 +63,7 @@ def draw_stages(card, rows, y, unit):
         height = max(side + 0.45 * depth + 34, 150 if note else 112)
         top = y + (height - side + 0.45 * depth) / 2
         if is_new:
-            card.rectangle(430, y + 8, 726, height - 16, fill=mix(MARK, share=0.45), radius=14, layer=1)
+            card.rectangle(430, y + height / 2 - 67, 726, 134, fill=mix(MARK, share=0.45), radius=14, layer=1)
         x = 215 - (side + 0.75 * depth) / 2
         if len(shape) == 3:
             card.block(x, top, side, side, depth, colour)

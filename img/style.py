@@ -11,7 +11,7 @@ from PIL import Image
 from model import FEATURE_MAPS
 
 WIDTH = 1200  # pixels of a card; half the pixels on a page 600 wide, less than a third on a phone
-MARGIN = 44  # free on all sides
+MARGIN = 44  # free at the sides
 DPI = 100
 # Sizes of text in pixels. On a phone, 375 pixels wide, a card is reduced 3.2 times: SMALL becomes 10 pixels.
 LARGE, NORMAL, SMALL = 46, 38, 32
@@ -84,10 +84,6 @@ class Card:
             x = made.get_window_extent(renderer).x1 + 0.28 * size
         return x
 
-    def title(self, text, y=MARGIN, colour=INK):
-        """A heading at the left, its top at y."""
-        return self.text(MARGIN, y, text, size=LARGE, colour=colour, align="left", valign="top", bold=True)
-
     def rectangle(self, x, y, width, height, fill="none", edge="none", line=4, radius=0, dashed=False, alpha=None, layer=2):
         """A rectangle with its top left corner at (x, y), perhaps with round corners; `layer`: higher ones cover lower ones."""
         look = {
@@ -115,11 +111,11 @@ class Card:
         """A dot with a light rim."""
         self.axes.plot([x], [y], "o", color=colour, markersize=2 * radius * 72 / DPI, zorder=layer, mec=CARD, mew=1.5)
 
-    def arrow(self, start, end, colour=INK, line=5, both=False, curve=0.0, layer=4):
-        """An arrow from (x, y) to (x, y), with a head at its end or at both; `curve`: how far it bends, as a share."""
+    def arrow(self, start, end, colour=INK, line=5, both=False, layer=4):
+        """An arrow from (x, y) to (x, y), with a head at its end or at both."""
         look = {
             "arrowstyle": "<|-|>" if both else "-|>", "color": colour, "linewidth": line * 72 / DPI, "shrinkA": 0, "shrinkB": 0,
-            "mutation_scale": 22, "connectionstyle": f"arc3,rad={curve}",
+            "mutation_scale": 22,
         }  # fmt: skip
         self.axes.annotate("", end, start, arrowprops=look, zorder=layer)
 
@@ -177,13 +173,6 @@ class Card:
                 left += width
             y += row_height
         return y
-
-    def legend(self, entries, x, y, size=SMALL, step=52, dashed=False):
-        """Lines {text: colour} with what they mean, one below the other from (x, y)."""
-        for i, (text, colour) in enumerate(entries.items()):
-            middle = y + i * step
-            self.line([(x, middle), (x + 54, middle)], colour, 8, dashed)
-            self.text(x + 72, middle, text, size, align="left")
 
     def image(self):
         """
@@ -268,22 +257,24 @@ def save(image, path, colours=255):
     """
     path = Path(path)
     if path.suffix == ".gif":
-        frames = [on_white(frame).convert("RGB") for frame in image]
-        palette = frames[0].quantize(32, Image.Quantize.MEDIANCUT, kmeans=3)
+        frames = [on_ground(frame, CARD) for frame in image]
+        counts = frames[len(frames) // 2].getcolors(1 << 24)
+        palette = Image.new("P", (1, 1))
+        palette.putpalette([value for _, colour in sorted(counts, reverse=True)[:32] for value in colour])
         frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
         frames[0].save(path, save_all=True, append_images=frames[1:], duration=220, loop=0, optimize=True, disposal=1)
         return
     transparent = image.getchannel("A").point(lambda alpha: 255 * (alpha < 128))
-    reduced = on_white(image).convert("RGB").quantize(colours, Image.Quantize.MEDIANCUT, kmeans=3, dither=Image.Dither.NONE)
+    reduced = on_ground(image, BORDER).quantize(colours, Image.Quantize.MEDIANCUT, kmeans=3, dither=Image.Dither.NONE)
     reduced.paste(colours, mask=transparent)
     reduced.save(path, optimize=True, transparency=colours)
 
 
-def on_white(image):
-    """An image with transparency, on the card's border colour: what its round corners blend into."""
-    ground = Image.new("RGBA", image.size, BORDER)
+def on_ground(image, colour):
+    """An image with transparency as an RGB image, the colour shining through."""
+    ground = Image.new("RGBA", image.size, colour)
     ground.alpha_composite(image)
-    return ground
+    return ground.convert("RGB")
 
 
 def add_plot(card, x, y, width, height):

@@ -1,0 +1,177 @@
+"""The README's figures: all are there and fit for a page, and what they show is what the code computes."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageChops
+from torch import nn
+
+import draw_figures
+import kernel_figures
+import network_figures
+import prior_figures
+import style
+from examples import FC_BIASES, FC_IMAGE, FC_WEIGHTS, JACCARD_BOXES, OFFSETS_BOX, OFFSETS_PRIOR
+from model import FEATURE_MAPS, SSD300, AuxiliaryConvolutions, VGGBase
+from scene import OBJECTS, draw_scene
+from train import Parameters, n_steps
+from utils import cxcy_to_gcxgcy, cxcy_to_xy, find_jaccard_overlap, gcxgcy_to_cxcy, xy_to_cxcy
+
+FIGURES, TRAINED_FIGURES = draw_figures.all_figures()
+FILES = sorted(path for path in draw_figures.FOLDER.iterdir() if path.suffix in (".png", ".gif"))
+
+
+def test_every_figure_is_there_and_no_other():
+    assert not FIGURES.keys() & TRAINED_FIGURES.keys()
+    assert sum(len(module.FIGURES) for module in draw_figures.MODULES) == len(FIGURES)  # none twice
+    assert {path.name for path in FILES} == FIGURES.keys() | TRAINED_FIGURES.keys()
+
+
+def test_there_are_many_small_files():
+    assert len(FILES) >= 23
+    assert sum(path.stat().st_size for path in FILES) < min(6e6, 90_000 * len(FILES))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_figures_are_wide_enough_and_carry_nothing_else(path):
+    with Image.open(path) as image:
+        assert image.width >= 900
+        assert image.mode == "P" or path.suffix == ".gif"
+        assert not getattr(image, "text", {})  # neither dates nor versions
+        assert image.info.get("transparency") is not None or path.suffix == ".gif"
+        if path.suffix == ".gif":
+            assert image.n_frames > 10
+            assert path.stat().st_size < 300_000
+
+
+@pytest.mark.parametrize("name", ["jaccard_overlap.png", "fc_to_conv_1.png"])
+def test_a_figure_drawn_twice_is_the_same_file(name, tmp_path):
+    for number in range(2):
+        draw_figures.main(draw_figures.Parameters(only=(name,), output_folder=str(tmp_path / str(number))))
+    assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_can_be_drawn(name):
+    drawn = FIGURES[name]()
+    for image in drawn if isinstance(drawn, list) else [drawn]:
+        assert image.mode == "RGBA"
+
+
+def test_texts_that_cover_each_other_or_are_cut_off_are_refused():
+    card = style.Card(200)
+    card.text(600, 100, "one")
+    card.text(620, 110, "another")
+    with pytest.raises(ValueError, match="covers"):
+        card.image()
+    card = style.Card(200)
+    card.text(1190, 100, "too far right")
+    with pytest.raises(ValueError, match="cut off"):
+        card.image()
+
+
+def test_unknown_figures_and_missing_checkpoints_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"nothing\.png"):
+        draw_figures.main(draw_figures.Parameters(only=("nothing.png",), output_folder=str(tmp_path)))
+    if TRAINED_FIGURES:
+        missing = draw_figures.Parameters(only=tuple(TRAINED_FIGURES)[:1], checkpoint=str(tmp_path / "none.tar"))
+        with pytest.raises(FileNotFoundError, match=r"train\.py --toy"):
+            draw_figures.main(missing)
+
+
+@pytest.mark.parametrize("number", range(len(OBJECTS)))
+def test_the_scenes_boxes_fit_its_objects(number):
+    image, boxes, names = draw_scene()
+    without, _, _ = draw_scene(OBJECTS[:number] + OBJECTS[number + 1 :])
+    left, top, right, bottom = ImageChops.difference(image, without).getbbox()
+    assert names[number] == OBJECTS[number][0]
+    found = torch.tensor([left, top, right, bottom]) / image.width
+    assert torch.allclose(found, boxes[number], atol=2 / image.width)
+
+
+def test_the_fully_connected_example_is_equal_to_its_convolution():
+    image, weights, biases = (torch.tensor(values, dtype=torch.float32) for values in (FC_IMAGE, FC_WEIGHTS, FC_BIASES))
+    connected = F.linear(image.flatten(), weights, biases)
+    convolved = F.conv2d(image[None], weights.view(2, 3, 2, 2), biases)
+    assert convolved.shape == (1, 2, 1, 1)
+    assert connected.tolist() == convolved.flatten().tolist()
+    pixels = [value for channel in FC_IMAGE for row in channel for value in row]
+    by_hand = [sum(w * x for w, x in zip(row, pixels, strict=True)) for row in FC_WEIGHTS]
+    assert connected.tolist() == [total + bias for total, bias in zip(by_hand, FC_BIASES, strict=True)]
+
+
+def test_the_jaccard_example_by_counting_pixels():
+    pixels = [{(x, y) for x in range(box[0], box[2]) for y in range(box[1], box[3])} for box in JACCARD_BOXES]
+    counted = len(pixels[0] & pixels[1]) / len(pixels[0] | pixels[1])
+    computed = find_jaccard_overlap(*torch.tensor(JACCARD_BOXES, dtype=torch.float64).unsqueeze(1)).item()
+    assert computed == pytest.approx(counted)
+    assert f"{computed:.2f}" == "0.39"
+
+
+def test_the_offsets_example_is_the_scenes_person_and_its_best_prior():
+    _, boxes, names = draw_scene()
+    box = torch.tensor(OFFSETS_BOX)
+    assert torch.allclose(xy_to_cxcy(boxes[names.index("person")]), box, atol=0.005)
+    name, row, column, number = OFFSETS_PRIOR
+    prior = prior_figures.priors_of_map(name)[row, column, number]
+    priors = SSD300.create_prior_boxes()
+    overlaps = find_jaccard_overlap(cxcy_to_xy(box[None]), cxcy_to_xy(priors))[0]
+    assert torch.equal(priors[overlaps.argmax()], prior)
+    assert prior_figures.names_of_priors(name)[number] == "1:3"
+    assert torch.allclose(gcxgcy_to_cxcy(cxcy_to_gcxgcy(box, prior), prior), box)
+
+
+def test_the_priors_of_each_map_are_all_priors_in_order():
+    flat = torch.cat([prior_figures.priors_of_map(name).flatten(0, 2) for name in FEATURE_MAPS])
+    assert torch.equal(flat, SSD300.create_prior_boxes())
+    for name in FEATURE_MAPS:
+        names = prior_figures.names_of_priors(name)
+        for ratio_name, prior in zip(names, prior_figures.priors_of_map(name)[0, 0], strict=True):
+            width, height = map(float, ratio_name.replace("extra", "1:1").split(":"))
+            if prior.max() < 1:  # not capped
+                assert prior[2] / prior[3] == pytest.approx(width / height)
+
+
+def test_receptive_fields_by_what_a_gradient_reaches():
+    """The formula against layers along one dimension, with one channel, weights of one, and averages in place of maxima."""
+    image = torch.zeros(1, 1, 4096, requires_grad=True)
+    out, fields = image, kernel_figures.receptive_fields()
+    for name, layer in [*VGGBase().named_children(), *AuxiliaryConvolutions().named_children()]:
+        if isinstance(layer, nn.MaxPool2d):
+            out = F.avg_pool1d(out, layer.kernel_size, layer.stride, layer.padding)
+        else:
+            options = {key: getattr(layer, key)[0] for key in ("stride", "padding", "dilation")}
+            out = F.conv1d(out, torch.ones(1, 1, layer.kernel_size[0]), **options)
+        if name in FEATURE_MAPS:
+            size, distance, centre = fields.pop(name)
+            prediction = F.conv1d(out, torch.ones(1, 1, 3), padding=1)
+            middle = prediction.size(2) // 2
+            (gradient,) = torch.autograd.grad(prediction[0, 0, middle], image, retain_graph=True)
+            reached = gradient[0, 0].nonzero()[:, 0]
+            assert (reached[0].item(), reached[-1].item() + 1) == (  # the image's pixels from edge to edge
+                centre + middle * distance - size / 2,
+                centre + middle * distance + size / 2,
+            )
+    assert not fields
+    assert kernel_figures.receptive_fields()["conv4_3"][0] / 300 == 0.36
+
+
+def test_epochs_at_which_the_learning_rate_falls():
+    parameters = Parameters()
+    ends = [round(part * n_steps(parameters)) for part in (*parameters.decay_at, 1)]
+    assert ends == [80_000, 100_000, 120_000]
+    assert [kernel_figures.epoch_of(end, parameters) for end in ends] == [155, 194, 232]
+
+
+def test_shapes_in_the_figures_are_those_of_the_published_networks():
+    stages = dict(network_figures.vgg16_stages())
+    assert len([name for name in stages if name.startswith("conv")]) == 13
+    assert stages["conv3_3"] == (256, 56, 56)
+    assert stages["pool5"] == (512, 7, 7)
+    assert (stages["fc6"], stages["fc7"], stages["fc8"]) == ((4096,), (4096,), (1000,))
+    base = kernel_figures.on_meta(VGGBase)
+    shapes = network_figures.output_shapes(base, 3, 300, 300)
+    for name in ("conv4_3", "conv7"):
+        assert shapes[name] == (FEATURE_MAPS[name].channels, FEATURE_MAPS[name].side, FEATURE_MAPS[name].side)
+    assert shapes["conv3_3"][1:] == (network_figures.POOL3_SIDE,) * 2
