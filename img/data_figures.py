@@ -251,7 +251,7 @@ def architecture_of_code():
     card.rectangle(44, 1250, 60, 44, mix(OBJECT), OBJECT, 4)
     card.text(122, 1272, "can be run", SMALL, align="left")
     card.arrow((420, 1272), (500, 1272), INK, 4)
-    card.text(520, 1272, "builds on (and on all below)", SMALL, align="left")
+    card.text(520, 1272, "builds on (and on what is below)", SMALL, align="left")
     return card.image()
 
 
