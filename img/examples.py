@@ -11,7 +11,7 @@ FC_WEIGHTS = [  # (2, 12), one row for each output
     [1, 0, 2, -1, 0, 1, 1, 3, -2, 0, 1, 2],
     [0, 2, -1, 1, 2, 1, 0, -1, 1, 1, 0, -2],
 ]
-FC_BIASES = [1, 2]  # (2)
+FC_BIASES = [4, 5]  # (2)
 
 # Jaccard overlap: two squares, the second one moved by a quarter of the side in both directions. Pixels of a 300 x 300 image, xy
 JACCARD_BOXES = ([30, 40, 190, 200], [70, 80, 230, 240])
