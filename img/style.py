@@ -266,6 +266,8 @@ def save(image, path, colours=255):
         return
     transparent = image.getchannel("A").point(lambda alpha: 255 * (alpha < 128))
     reduced = on_ground(image, BORDER).quantize(colours, Image.Quantize.MEDIANCUT, kmeans=3, dither=Image.Dither.NONE)
+    palette = reduced.getpalette()
+    reduced.putpalette(palette + [0] * (3 * 256 - len(palette)))  # a PNG can declare only a colour of its palette transparent
     reduced.paste(colours, mask=transparent)
     reduced.save(path, optimize=True, transparency=colours)
 

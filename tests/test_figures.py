@@ -38,7 +38,8 @@ def test_figures_are_wide_enough_and_carry_nothing_else(path):
         assert image.width >= 900
         assert image.mode == "P" or path.suffix == ".gif"
         assert not getattr(image, "text", {})  # neither dates nor versions
-        assert image.info.get("transparency") is not None or path.suffix == ".gif"
+        corner = image.convert("RGBA").getpixel((0, 0))
+        assert corner[3] == 0 or path.suffix == ".gif"  # outside the card's round corners the page shines through
         if path.suffix == ".gif":
             assert image.n_frames > 10
             assert path.stat().st_size < 300_000
