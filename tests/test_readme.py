@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 import torch
 import torchvision
+from PIL import Image
 
 import examples
 from draw_figures import all_figures
@@ -53,8 +54,11 @@ NAMES_OF_OTHERS = {
     "xy": "a format of boxes: the ending of names",
     "cxcy": "a format of boxes: the ending of names",
     "gcxgcy": "a format of boxes: the ending of names",
+    "<size>": "a tag of VOC's annotations",
+    "torchrun": "PyTorch's launcher of several processes",
+    "previous_checkpoint_ssd300.pth.tar": "save_checkpoint puts the beginning before any name; tests/test_resume.py looks for it",
 }
-PYTORCH = (torch, torch.Tensor, torch.nn.Module, torchvision.models.detection)
+PYTORCH = (torch, torch.Tensor, torch.nn.Module, torch.nn.parallel, torch.amp, torchvision.models.detection)
 
 
 def arguments(function):
@@ -169,7 +173,7 @@ def test_names_of_others_are_still_in_the_readme():
 
 @pytest.mark.parametrize(
     "span",
-    ["SSD300.forwards", "conv12_1", "MultiBoxLoss.match", "checkpoint_ssd512.pth.tar", "find_iou(box)", "detect(min=0.2)",
+    ["SSD300.forwards", "conv12_1", "MultiBoxLoss.matches", "checkpoint_ssd512.pth.tar", "find_iou(box)", "detect(min=0.2)",
      "torch.lode(weights_only=True)", "torch.load(weights=True)", "img/vgg19.png", "box_...", "JPEGImages/x.bmp"],
 )  # fmt: skip
 def test_a_name_that_does_not_exist_is_found(span, symbols, written_names, toy_folder):
@@ -275,7 +279,10 @@ NOT_RUN = {
     "python create_data_lists.py --download": "downloads 2.9 GB",
     "python train.py --data-folder my_data": "downloads 528 MB, needs a GPU",
     "python train.py": "downloads 528 MB, needs a GPU for a day",
-    "python train.py --checkpoint checkpoint_ssd300.pth.tar": "needs a GPU for a day",
+    "python train.py --checkpoint auto": "needs a GPU for a day",
+    "torchrun --nproc_per_node=4 train.py": "needs four GPUs; tests/test_distributed.py does the like with processors",
+    "torchrun --nnodes=2 --node_rank=0 --nproc_per_node=4 --master_addr=first-machine --master_port=29500 train.py":
+        "needs two machines",
     "python detect.py photo.jpg --checkpoint coco": "downloads 136 MB",
 }  # fmt: skip
 COMMANDS = [line for code in README.codes if code.language == "bash" for line in code.text.splitlines()]
@@ -293,7 +300,8 @@ def parse_command(command, name):
 def is_understood(command):
     """Whether the script that a command names, or any script if it names none, knows all its flags and values."""
     used = re.search(r"(\w+)\.py\b", command)
-    flags = {flag.removeprefix("no-").replace("-", "_") for flag in re.findall(r"(?:^| )--([\w-]+)", command)} - {"help"}
+    options = command[used.end() :] if command.startswith("torchrun") else command  # those before the script are torchrun's
+    flags = {flag.removeprefix("no-").replace("-", "_") for flag in re.findall(r"(?:^| )--([\w-]+)", options)} - {"help"}
     for name in [used[1]] if used else SCRIPTS:
         if not flags <= {field.name for field in dataclasses.fields(SCRIPTS[name].Parameters)}:
             continue
@@ -364,6 +372,8 @@ def workplace(tmp_path, monkeypatch, toy_folder, toy_checkpoint):
     annotations = {"a": annotation_xml(CAR), "b": annotation_xml(CAR)}
     for folder in ("VOCdevkit/VOC2007", "VOCdevkit/VOC2012", "my_folder"):
         make_voc(tmp_path / folder, annotations, {"c": annotation_xml(CAR)})
+        for path in (tmp_path / folder / "JPEGImages").iterdir():
+            Image.new("RGB", (100, 80)).save(path)  # as large as their annotations say
     return tmp_path
 
 

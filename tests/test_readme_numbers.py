@@ -302,7 +302,7 @@ def test_published_figures_are_those_of_their_sources():
     assert {name: rows[name] for name in voc_labels} == published
     figures = [row[1] for row in bare(README.table("source", "mAP")) if row[1] != "not measured yet"]
     figures += re.findall(r"\d\d\.\d+(?=[ ,]|$)", " ".join(row[-1] for row in bare(README.table("weights"))))
-    figures += re.search(r"reports (\S+) mAP without it and (\S+) with it", TEXT).groups()
+    figures += re.search(r"of (\S+) without it and (\S+) with it", TEXT).groups()
     figures += re.search(r"(\S+) mAP without and (\S+) with clipping", TEXT).groups()
     figures += re.search(r"points, from (\S+) to (\S+), by zooming out", TEXT).groups()
     assert len(figures) >= 16
