@@ -255,13 +255,14 @@ def ordered_batches(n_images, batch_size, rank=0, n_processes=1):
     return batches[rank::n_processes]
 
 
-def ignore_signals(worker):
+def leave_group(worker):
     """
-    For the processes that read images: Ctrl-C, and often SIGTERM, reach all processes of a program. It is the main one that
-    decides what to do; it ends the others.
+    For the processes that read images: Ctrl-C, and SIGTERM from a shell or a cluster, go to the whole group of processes that a
+    program is. They leave it, as it is the main process that decides what to do; it ends them, by SIGTERM if need be.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if hasattr(os, "setpgrp"):  # not on Windows
+        os.setpgrp()
 
 
 def collate_fn(batch):
@@ -292,7 +293,7 @@ def create_loader(dataset, batches, workers, device):
         batch_sampler=batches,
         collate_fn=collate_fn,
         num_workers=workers,
-        worker_init_fn=ignore_signals,
+        worker_init_fn=leave_group,
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",  # memory that a GPU can fetch from while the processor goes on
     )
