@@ -193,12 +193,12 @@ def batch():
 # The files of the code: where each stands on the card, half its width, and what it does
 CODE_FILES = {
     "train": (600, 110, 150, "trains"),
-    "convert_weights": (225, 370, 185, "converts weights"),
+    "convert_weights": (210, 370, 185, "converts weights"),
     "eval": (612, 370, 145, "measures mAP"),
     "detect": (988, 370, 150, "finds objects"),
     "checkpoints": (612, 630, 150, "keeps models"),
-    "datasets": (988, 630, 150, "reads the data"),
-    "create_data_lists": (225, 890, 185, "makes the data"),
+    "datasets": (988, 890, 150, "reads the data"),
+    "create_data_lists": (225, 690, 185, "makes the data"),
     "model": (612, 890, 150, "network and loss"),
     "utils": (600, 1140, 560, "boxes, transforms, mAP"),
 }
@@ -246,7 +246,7 @@ def architecture_of_code():
         for other in sorted(used):
             other_x, other_y, *_ = CODE_FILES[other]
             other_x = x if other == "utils" else other_x
-            lean = (other_x - x) / 3.2
+            lean = max(-130, min((other_x - x) / 3.2, 130))  # leaves and meets the boxes aslant, but not beside them
             card.arrow((x + lean, y + half_height), (other_x - lean, other_y - half_height - 4), INK, 4)
     card.rectangle(44, 1250, 60, 44, mix(OBJECT), OBJECT, 4)
     card.text(122, 1272, "can be run", SMALL, align="left")
