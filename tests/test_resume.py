@@ -241,7 +241,15 @@ def send(number):
     time.sleep(5)  # in which Python runs the handler, which raises
 
 
-def test_a_signal_is_held_during_a_step_and_raises_after_it():
+@pytest.fixture
+def default_handler():
+    """What Ctrl-C does in a terminal; a shell lets programs in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_signal_is_held_during_a_step_and_raises_after_it(default_handler):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     steps = []
 
