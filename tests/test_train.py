@@ -229,6 +229,7 @@ def test_a_processor_computes_in_bfloat16_only_where_it_is_made_for_it(monkeypat
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("default")  # the compiler warns of itself
 def test_a_compiled_network_learns_the_same(toy_folder, tmp_path):
     eager = main(small(toy_folder, tmp_path / "eager"))
     compiled = main(small(toy_folder, tmp_path / "compiled", compile=True))
