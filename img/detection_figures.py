@@ -198,12 +198,9 @@ def precision_recall():
     example = ap_example()
     card = Card(1820)
     draw_ap_images(card, example, 50)
-    card.line([(70, 455), (140, 455)], OBJECT, 7)
-    card.text(158, 455, "object", SMALL, align="left")
-    card.line([(390, 455), (460, 455)], OBJECT, 7, dashed=True)
-    card.text(478, 455, "difficult object", SMALL, align="left")
-    card.line([(830, 455), (900, 455)], PREDICTION, 6)
-    card.text(918, 455, "detection", SMALL, align="left")
+    card.legend_entry(70, 455, "object", OBJECT, 7)
+    card.legend_entry(390, 455, "difficult object", OBJECT, 7, dashed=True)
+    card.legend_entry(830, 455, "detection", PREDICTION, 6)
 
     rows, looks = [["rank", "score", "detection is", "precision", "recall"]], {}
     for rank, judgement in enumerate(example["judgement"]):

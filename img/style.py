@@ -107,6 +107,16 @@ class Card:
         xs, ys = zip(*points, strict=True)
         self.axes.plot(xs, ys, color=colour, linewidth=line * 72 / DPI, linestyle=style, zorder=layer, solid_capstyle="round")
 
+    def legend_entry(self, x, y, text, colour, line=8, dashed=False, size=SMALL, length=70, gap=18):
+        """
+        A coloured stroke, and behind it what is drawn in this way.
+
+        :param x, y: where the stroke begins
+        :param length, gap: of the stroke, and between it and the text
+        """
+        self.line([(x, y), (x + length, y)], colour, line, dashed)
+        self.text(x + length + gap, y, text, size, align="left")
+
     def dot(self, x, y, colour=INK, radius=9, layer=6):
         """A dot with a light rim."""
         self.axes.plot([x], [y], "o", color=colour, markersize=2 * radius * 72 / DPI, zorder=layer, mec=CARD, mew=1.5)

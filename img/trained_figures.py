@@ -195,10 +195,8 @@ def training_curves(checkpoint):
         axes.set(ylim=(0, 1)) if "mAP" in curves else axes.set(ylim=(0, None))
         card.text(x + 225, 80, title, NORMAL, bold=True)
         card.text(x + 225, 656, "epoch", SMALL)
-    card.line([(120, 724), (190, 724)], PREDICTION, 8)
-    card.text(208, 724, "training", SMALL, align="left")
-    card.line([(390, 724), (460, 724)], INK, 8)
-    card.text(478, 724, "validation", SMALL, align="left")
+    card.legend_entry(120, 724, "training", PREDICTION)
+    card.legend_entry(390, 724, "validation", INK)
     return card.image()
 
 

@@ -47,6 +47,12 @@ def draw_example(card, example, x, y, width):
     return card.picture(draw_boxed_scene(sorted(objects, key=lambda pair: order.index(pair[0]))), x, y, width)
 
 
+def draw_example_legend(card, solid, dashed):
+    """Below the scene of the matching example, what its solid and its dashed boxes are: (text, colour) each."""
+    card.legend_entry(150, 1170, *solid, line=9, size=NORMAL, length=80, gap=20)
+    card.legend_entry(600, 1170, *dashed, line=6, dashed=True, size=NORMAL, length=80, gap=20)
+
+
 def badge(card, x, y, text, colour):
     """A number in a round field."""
     card.dot(x, y, colour, 27, layer=8)
@@ -69,10 +75,7 @@ def matching_priors():
     for number, prior in enumerate(example["priors"].tolist()):
         place.box(prior, PRIOR, dashed=True, line=6)
         badge(card, *badge_place(place, prior, number), str(number + 1), PRIOR)
-    card.line([(150, 1170), (230, 1170)], OBJECT, 9)
-    card.text(250, 1170, "3 objects", NORMAL, align="left")
-    card.line([(600, 1170), (680, 1170)], PRIOR, 6, dashed=True)
-    card.text(700, 1170, "7 priors", NORMAL, align="left")
+    draw_example_legend(card, ("3 objects", OBJECT), ("7 priors", PRIOR))
     return card.image()
 
 
@@ -127,10 +130,8 @@ def matching_result():
         else:
             badge(card, x, y, str(number + 1), colour)
     n_positives = int(example["positive"].sum())
-    card.line([(150, 1170), (230, 1170)], POSITIVE, 9)
-    card.text(250, 1170, f"{n_positives} positive", NORMAL, align="left")
-    card.line([(600, 1170), (680, 1170)], QUIET, 6, dashed=True)
-    card.text(700, 1170, f"{len(example['priors']) - n_positives} negative: background", NORMAL, align="left")
+    negative = f"{len(example['priors']) - n_positives} negative: background"
+    draw_example_legend(card, (f"{n_positives} positive", POSITIVE), (negative, QUIET))
     return card.image()
 
 
@@ -152,10 +153,8 @@ def smooth_l1():
         axes.set(ylim=(-1.3, 1.3), yticks=[-1, 0, 1]) if is_gradient else axes.set(ylim=(0, 3), yticks=[0, 1, 2, 3])
         card.text(x + 230, 80, title, NORMAL, bold=True)
         card.text(x + 230, 650, "predicted − true offset", SMALL)
-    card.line([(250, 712), (320, 712)], PREDICTION, 8)
-    card.text(340, 712, "smooth L1", SMALL, align="left")
-    card.line([(690, 712), (760, 712)], QUIET, 4, dashed=True)
-    card.text(780, 712, "L1", SMALL, align="left")
+    card.legend_entry(250, 712, "smooth L1", PREDICTION, gap=20)
+    card.legend_entry(690, 712, "L1", QUIET, 4, dashed=True, gap=20)
     return card.image()
 
 
