@@ -35,12 +35,22 @@ def object_detection():
     return card.image()
 
 
-def _coordinate_axes(card, place):
-    """The directions in which x and y grow, beside a picture."""
+def _coordinate_card():
+    """
+    What both figures of coordinates show: the scene, the directions in which x and y grow, and the person's box.
+
+    :return: Card, the picture's Place, and the box (4), fractional xy
+    """
+    image, boxes, names = draw_scene()
+    box = boxes[names.index("person")]
+    card = Card(1400)
+    place = card.picture(image, 180, 130, 840)
     card.arrow((place.x, place.y - 28), (place.x + 190, place.y - 28), QUIET)
     card.text(place.x + 206, place.y - 28, "x", NORMAL, QUIET, "left")
     card.arrow((place.x - 28, place.y), (place.x - 28, place.y + 190), QUIET)
     card.text(place.x - 28, place.y + 216, "y", NORMAL, QUIET)
+    place.box(box, OBJECT)
+    return card, place, box
 
 
 def _coordinate_table(card, names, values):
@@ -54,12 +64,7 @@ def _coordinate_table(card, names, values):
 
 def boundary_coordinates():
     """An object's box by its two corners."""
-    image, boxes, names = draw_scene()
-    box = boxes[names.index("person")]
-    card = Card(1400)
-    place = card.picture(image, 180, 130, 840)
-    _coordinate_axes(card, place)
-    place.box(box, OBJECT)
+    card, place, box = _coordinate_card()
     for name, corner, shift in (("x_min, y_min", box[:2], -56), ("x_max, y_max", box[2:], 56)):
         x, y = place.at(*corner)
         card.dot(x, y, OBJECT, 16)
@@ -70,12 +75,7 @@ def boundary_coordinates():
 
 def centre_size_coordinates():
     """The same object's box by its centre and size."""
-    image, boxes, names = draw_scene()
-    box = boxes[names.index("person")]
-    card = Card(1400)
-    place = card.picture(image, 180, 130, 840)
-    _coordinate_axes(card, place)
-    place.box(box, OBJECT)
+    card, place, box = _coordinate_card()
     (x_min, y_min), (x_max, y_max) = place.at(*box[:2]), place.at(*box[2:])
     centre_x, centre_y = place.at(*xy_to_cxcy(box)[:2])
     card.dot(centre_x, centre_y, OBJECT, 16)
@@ -97,18 +97,22 @@ def _area(box):
     return ((box[2] - box[0]) * (box[3] - box[1])).item()
 
 
-def _two_boxes(card, x, y, scale, boxes, filled):
-    """Two boxes in pixels, scaled; `filled`: "intersection", "union" or neither."""
-    if filled == "union":
-        for box in boxes:
-            left, top, right, bottom = (scale * box).tolist()
-            card.rectangle(x + left, y + top, right - left, bottom - top, fill=MARK)
-    if filled == "intersection":
-        left, top, right, bottom = (scale * _overlap_of(*boxes)).tolist()
-        card.rectangle(x + left, y + top, right - left, bottom - top, fill=MARK)
+def _rectangle_of(card, x, y, box, **look):
+    """A box (4) in pixels of the card, moved by (x, y); look: as for Card.rectangle."""
+    left, top, right, bottom = box.tolist()
+    card.rectangle(x + left, y + top, right - left, bottom - top, **look)
+
+
+def _two_boxes(card, x, y, scale, boxes, filled=()):
+    """
+    Two boxes (2, 4) in pixels, scaled.
+
+    :param filled: boxes (4) to fill: the overlap, or both
+    """
+    for box in filled:
+        _rectangle_of(card, x, y, scale * box, fill=MARK)
     for box, colour in zip(boxes, (OBJECT, PRIOR), strict=True):
-        left, top, right, bottom = (scale * box).tolist()
-        card.rectangle(x + left, y + top, right - left, bottom - top, edge=colour, line=7, layer=4)
+        _rectangle_of(card, x, y, scale * box, edge=colour, line=7, layer=4)
 
 
 def jaccard_overlap():
@@ -119,15 +123,15 @@ def jaccard_overlap():
     overlap = find_jaccard_overlap(boxes[:1], boxes[1:]).item()
     card = Card(1330)
     centred = boxes - boxes[:, :2].amin(dim=0).repeat(2)
-    _two_boxes(card, 350, 150, 2.5, centred, "none")
+    _two_boxes(card, 350, 150, 2.5, centred)
     for box, at, colour, name in zip(JACCARD_BOXES, (95, 700), (OBJECT, PRIOR), ("A", "B"), strict=True):
         width, height = box[2] - box[0], box[3] - box[1]
         card.text(600, at, f"{name}   {width} × {height} = {width * height:,} pixels", NORMAL, colour)
-    _two_boxes(card, 80, 800, 1.0, centred, "intersection")
+    _two_boxes(card, 80, 800, 1.0, centred, filled=[_overlap_of(*centred)])
     card.text(180, 1065, "intersection", NORMAL, bold=True)
     card.text(180, 1125, f"{intersection:,.0f}", LARGE)
     card.text(365, 900, "÷", 80)
-    _two_boxes(card, 440, 800, 1.0, centred, "union")
+    _two_boxes(card, 440, 800, 1.0, centred, filled=centred)
     card.text(540, 1065, "union", NORMAL, bold=True)
     card.text(540, 1125, f"{union:,.0f}", LARGE)
     card.text(725, 900, "=", 80)
