@@ -41,14 +41,14 @@ def suppressed_by(number, overlaps):
     ]
 
 
-def draw_candidates(card, boxes, states, y=50, width=660):
+def draw_candidates(card, boxes, states):
     """
     The scene with candidates, and a list of them beside it.
 
     :param states: for each candidate "open", "kept", "goes" or "gone"
     """
     objects = [(name, [edge / IMAGE_SIZE for edge in box]) for name, box in NMS_OBJECTS]
-    place = card.picture(draw_boxed_scene(objects), 50, y, width)
+    place = card.picture(draw_boxed_scene(objects), 50, 50, 660)
     look = {"open": (PREDICTION, False, 6), "kept": (POSITIVE, False, 10), "goes": (HARD, True, 6), "gone": (None, False, 0)}
     for number, (box, state) in enumerate(zip(boxes.tolist(), states, strict=True)):
         colour, dashed, line = look[state]
@@ -61,14 +61,13 @@ def draw_candidates(card, boxes, states, y=50, width=660):
         card.text(x, top, str(number + 1), SMALL, "white", bold=True)
     words = {"open": "", "kept": "kept", "goes": "goes", "gone": "gone"}
     for number, ((name, score, _), state) in enumerate(zip(NMS_CANDIDATES, states, strict=True)):
-        middle = y + 46 + 94 * number
+        middle = 96 + 94 * number
         colour = look[state][0] or QUIET
         card.dot(772, middle, colour if state != "gone" else FAINT, 27, layer=8)
         card.text(772, middle, str(number + 1), SMALL, "white" if state != "gone" else QUIET, bold=True)
         text = f"{SHORT.get(name, name)} {score:.2f}"
         card.text(816, middle, text, NORMAL, QUIET if state == "gone" else INK, "left", bold=state == "kept")
         card.text(1158, middle, words[state], SMALL, colour, "right", bold=state == "kept")
-    return place
 
 
 def overlap_table(card, y, overlaps, best, gone):

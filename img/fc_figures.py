@@ -20,24 +20,26 @@ def number_text(value):
     return f"{value:.0f}".replace("-", "−")
 
 
-def draw_channels(card, x, y, tensor, gap=40, cell=CELL):
-    """The channels of an image or a kernel (channels, height, width) side by side, with their numbers; the x behind them."""
+def draw_cell(card, x, y, value, colour):
+    """A number of an image or a kernel, in the colour of its channel."""
+    card.rectangle(x, y, CELL, CELL, fill=mix(colour, share=0.78), edge=mix(colour, INK, 0.2))
+    card.text(x + CELL / 2, y + CELL / 2, number_text(value), NORMAL)
+
+
+def draw_channels(card, x, y, tensor, gap=40):
+    """The channels of an image or a kernel (channels, height, width) side by side, with their numbers."""
     for channel, colour in zip(tensor, CHANNEL_COLOURS, strict=True):
         for i, row in enumerate(channel.tolist()):
             for j, value in enumerate(row):
-                card.rectangle(x + j * cell, y + i * cell, cell, cell, fill=mix(colour, share=0.78), edge=mix(colour, INK, 0.2))
-                card.text(x + (j + 0.5) * cell, y + (i + 0.5) * cell, number_text(value), NORMAL)
-        x += channel.size(1) * cell + gap
-    return x
+                draw_cell(card, x + j * CELL, y + i * CELL, value, colour)
+        x += channel.size(1) * CELL + gap
 
 
-def draw_vector(card, x, y, values, cell=CELL):
+def draw_vector(card, x, y, values):
     """A flattened image or the weights of an output, coloured by channel."""
     per_channel = len(values) // len(CHANNEL_COLOURS)
     for i, value in enumerate(values.tolist()):
-        colour = CHANNEL_COLOURS[i // per_channel]
-        card.rectangle(x + i * cell, y, cell, cell, fill=mix(colour, share=0.78), edge=mix(colour, INK, 0.2))
-        card.text(x + (i + 0.5) * cell, y + cell / 2, number_text(value), NORMAL)
+        draw_cell(card, x + i * CELL, y, value, CHANNEL_COLOURS[i // per_channel])
 
 
 def output_cell(card, x, y, value):

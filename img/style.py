@@ -21,15 +21,15 @@ INK, QUIET, FAINT = "#1f2430", "#5d6675", "#d9d6cc"  # text and outlines; what i
 OBJECT = "#187a36"  # a ground-truth object
 PRIOR = "#d9480f"  # a prior
 PREDICTION = "#6f2dbd"  # a predicted box, an offset
-POSITIVE, NEGATIVE = "#2f9e44", "#8b929c"  # priors with an object, and those without
+POSITIVE = "#2f9e44"  # a prior with an object, what goes right
 HARD = "#c92a2a"  # hard negatives, what is suppressed, what goes wrong
 MARK = "#ffe066"  # behind what the eye should find
 # Each feature map has its colour wherever it appears: the finest blue, the coarsest red
 MAP_COLOURS = dict(zip(FEATURE_MAPS, ("#3b5bdb", "#1c8fc4", "#0b9e8e", "#b98500", "#d9632b", "#b0245f"), strict=True))
 LAYER = "#98a2b3"  # any other layer
 CLASS_COLOURS = {
-    "background": "#8b929c", "cat": "#b0245f", "car": "#1864ab", "person": "#6741d9", "pottedplant": "#2b8a3e",
-    "bird": "#0b7285", "bottle": "#a15c00", "tvmonitor": "#495057",
+    "cat": "#b0245f", "car": "#1864ab", "person": "#6741d9", "pottedplant": "#2b8a3e", "bird": "#0b7285",
+    "bottle": "#a15c00", "tvmonitor": "#495057",
 }  # fmt: skip
 
 
@@ -71,18 +71,16 @@ class Card:
         self.texts.append(made)
         return made
 
-    def words(self, x, y, words, size=NORMAL, **options):
+    def words(self, x, y, words):
         """
         Words of different colours on one line that begins at x.
 
         :param words: (text, colour) each
-        :return: the x behind the last one
         """
         renderer = self.figure.canvas.get_renderer()
         for text, colour in words:
-            made = self.text(x, y, text, size, colour, "left", **options)
-            x = made.get_window_extent(renderer).x1 + 0.28 * size
-        return x
+            made = self.text(x, y, text, NORMAL, colour, "left")
+            x = made.get_window_extent(renderer).x1 + 0.28 * NORMAL
 
     def rectangle(self, x, y, width, height, fill="none", edge="none", line=4, radius=0, dashed=False, alpha=None, layer=2):
         """A rectangle with its top left corner at (x, y), perhaps with round corners; `layer`: higher ones cover lower ones."""
@@ -96,9 +94,9 @@ class Card:
             patch = Rectangle((x, y), width, height, joinstyle="miter", **look)
         self.axes.add_patch(patch)
 
-    def polygon(self, points, fill="none", edge="none", line=3, alpha=None, layer=2):
+    def polygon(self, points, fill, edge):
         """A closed polygon through the points."""
-        look = {"facecolor": fill, "edgecolor": edge, "linewidth": line * 72 / DPI, "alpha": alpha, "zorder": layer}
+        look = {"facecolor": fill, "edgecolor": edge, "linewidth": 2.5 * 72 / DPI, "zorder": 3}
         self.axes.add_patch(Polygon(points, joinstyle="round", **look))
 
     def line(self, points, colour=INK, line=4, dashed=False, layer=3):
@@ -121,13 +119,13 @@ class Card:
         """A dot with a light rim."""
         self.axes.plot([x], [y], "o", color=colour, markersize=2 * radius * 72 / DPI, zorder=layer, mec=CARD, mew=1.5)
 
-    def arrow(self, start, end, colour=INK, line=5, both=False, layer=4):
+    def arrow(self, start, end, colour=INK, line=5, both=False):
         """An arrow from (x, y) to (x, y), with a head at its end or at both."""
         look = {
             "arrowstyle": "<|-|>" if both else "-|>", "color": colour, "linewidth": line * 72 / DPI, "shrinkA": 0, "shrinkB": 0,
             "mutation_scale": 22,
         }  # fmt: skip
-        self.axes.annotate("", end, start, arrowprops=look, zorder=layer)
+        self.axes.annotate("", end, start, arrowprops=look, zorder=4)
 
     def picture(self, image, x, y, width, height=None):
         """Show a PIL image, and give its place, on which boxes can be drawn in fractional coordinates."""
@@ -137,16 +135,16 @@ class Card:
         self.axes.set(xlim=(0, self.width), ylim=(self.height, 0))
         return Place(self, x, y, width, height)
 
-    def block(self, x, y, width, height, depth, colour, alpha=None, line=2.5, layer=3):
+    def block(self, x, y, width, height, depth, colour):
         """A block standing for a feature map: its front has (x, y) at the top left, its depth runs to the upper right."""
         dx, dy = depth * 0.75, depth * 0.45
         right, bottom = x + width, y + height
         top = [(x, y), (x + dx, y - dy), (right + dx, y - dy), (right, y)]
         side = [(right, y), (right + dx, y - dy), (right + dx, bottom - dy), (right, bottom)]
         edge = mix(colour, INK, 0.45)
-        self.polygon([(x, y), (right, y), (right, bottom), (x, bottom)], mix(colour, share=0.35), edge, line, alpha, layer)
-        self.polygon(top, mix(colour, share=0.6), edge, line, alpha, layer)
-        self.polygon(side, mix(colour, INK, 0.15), edge, line, alpha, layer)
+        self.polygon([(x, y), (right, y), (right, bottom), (x, bottom)], mix(colour, share=0.35), edge)
+        self.polygon(top, mix(colour, share=0.6), edge)
+        self.polygon(side, mix(colour, INK, 0.15), edge)
 
     def grid(self, x, y, side, n, colour=INK, line=2.0, fill="none", layer=2):
         """n x n tiles in a square, and the place they lie in."""
@@ -157,9 +155,9 @@ class Card:
             self.line([(x, y + at), (x + side, y + at)], colour, line, layer=layer)
         return Place(self, x, y, side, side)
 
-    def table(self, x, y, rows, widths, row_height=64, looks=None, size=NORMAL, header=True):
+    def table(self, x, y, rows, widths, row_height=64, looks=None, size=NORMAL):
         """
-        A table; the first row is its header, unless there is none.
+        A table; the first row is its header.
 
         :param rows: lists of texts
         :param widths: of the columns, pixels
@@ -171,10 +169,9 @@ class Card:
             left = x
             for j, (cell, width) in enumerate(zip(row, widths, strict=True)):
                 look = looks.get((i, j), {})
-                is_header = header and i == 0
-                fill = look.get("fill", mix(LAYER, share=0.7) if is_header else "white")
+                fill = look.get("fill", "white" if i else mix(LAYER, share=0.7))
                 self.rectangle(left, y, width, row_height, fill=fill, edge=BORDER, line=2)
-                colour, bold = look.get("colour", INK), look.get("bold", is_header)
+                colour, bold = look.get("colour", INK), look.get("bold", i == 0)
                 if cell:
                     self.text(left + width / 2, y + row_height / 2, cell, size, colour, bold=bold)
                 if look.get("strike"):
@@ -222,30 +219,21 @@ class Place:
         """The pixel of the card at fractional coordinates."""
         return self.x + float(x) * self.width, self.y + float(y) * self.height
 
-    def box(self, box_xy, colour, label="", dashed=False, line=7, fill=None, where="top", size=SMALL, halo=True):
+    def box(self, box_xy, colour, label="", dashed=False, line=7, halo=True):
         """
-        A box, with a label on its upper or lower edge or in its middle.
+        A box, with a label above its upper edge.
 
         :param box_xy: fractional boundary coordinates
-        :param fill: transparent colour inside
-        :param where: "top" (above the upper edge), "bottom" (below the lower one), "inside" (the top left corner) or "middle"
+        :param halo: a light rim, unless the box is dashed
         """
         x_min, y_min = self.at(*box_xy[:2])
         x_max, y_max = self.at(*box_xy[2:])
         size_px = (x_max - x_min, y_max - y_min)
-        if fill:
-            self.card.rectangle(x_min, y_min, *size_px, fill=fill, alpha=0.3)
         if halo and not dashed:
             self.card.rectangle(x_min, y_min, *size_px, edge="white", line=line + 4, alpha=0.75, layer=4)
         self.card.rectangle(x_min, y_min, *size_px, edge=colour, line=line, dashed=dashed, layer=5)
-        x, y, align, valign = {
-            "top": (x_min + 4, y_min - 10, "left", "bottom"),
-            "bottom": (x_min + 4, y_max + 10, "left", "top"),
-            "inside": (x_min + 12, y_min + 12, "left", "top"),
-            "middle": ((x_min + x_max) / 2, (y_min + y_max) / 2, "center", "center"),
-        }[where]
         if label:
-            self.card.text(x, y, label, size, "white", align, valign, bold=True, background=colour)
+            self.card.text(x_min + 4, y_min - 10, label, SMALL, "white", "left", "bottom", bold=True, background=colour)
 
     def cell(self, row, column, n, fill, alpha=1.0, layer=2):
         """Fill the tile (row, column) of n x n."""

@@ -162,14 +162,14 @@ def hard_negatives():
     """The negative priors of an image, hardest first: as many count as the ratio times the positive ones."""
     ranked = sorted(MINING_NEGATIVES)  # the lower the probability of the background, the higher the loss
     n_hard = MINING_RATIO * len(MINING_POSITIVES)
-    entries = [(p, "positive", POSITIVE) for p in MINING_POSITIVES]
-    entries += [(p, "negative", HARD if rank < n_hard else FAINT) for rank, p in enumerate(ranked)]
-    losses = [-torch.tensor(p).log().item() for p, _, _ in entries]
+    entries = [(p, POSITIVE) for p in MINING_POSITIVES]
+    entries += [(p, HARD if rank < n_hard else FAINT) for rank, p in enumerate(ranked)]
+    losses = [-torch.tensor(p).log().item() for p, _ in entries]
     card = Card(230 + 60 * len(entries))
     card.text(265, 66, "p(true class)", SMALL, QUIET, "right")
     card.text(300, 66, "confidence loss", SMALL, QUIET, "left")
     y = 130
-    for number, ((p, _, colour), loss) in enumerate(zip(entries, losses, strict=True)):
+    for number, ((p, colour), loss) in enumerate(zip(entries, losses, strict=True)):
         y += 36 * (number in (len(MINING_POSITIVES), len(MINING_POSITIVES) + n_hard))
         card.text(265, y, f"{p:g}", NORMAL, INK, "right")
         width = 430 * loss / max(losses)
