@@ -11,7 +11,7 @@ import utils
 from datasets import collate_fn
 from examples import AUGMENTATIONS, BATCH_SCENES, ONE_RESAMPLE
 from scene import draw_boxed_scene, draw_scene
-from style import INK, LAYER, NORMAL, OBJECT, PREDICTION, QUIET, SMALL, Card, mix
+from style import INK, LAYER, NORMAL, OBJECT, PREDICTION, QUIET, SMALL, Card, mix, number_text
 
 CODE = Path(__file__).resolve().parents[1]
 NO_CROP = utils.MIN_CROP_OVERLAPS.index(None)
@@ -152,7 +152,7 @@ def one_resample():
     card.rectangle(730, 220, 400, 400, edge=PREDICTION, line=9, layer=6)
     card.text(930, 664, f"{utils.IMAGE_SIZE} × {utils.IMAGE_SIZE} pixels", SMALL, INK)
     card.arrow((664, 420), (716, 420), INK, 6)
-    rows = [["", "x_min", "y_min", "x_max", "y_max"], ["window, pixels", *(f"{edge:.0f}".replace("-", "−") for edge in window)]]
+    rows = [["", "x_min", "y_min", "x_max", "y_max"], ["window, pixels", *map(number_text, window)]]
     card.table(80, 890, rows, (340, 175, 175, 175, 175), 76, {(1, 0): {"colour": PREDICTION, "bold": True}})
     return card.image()
 

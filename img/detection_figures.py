@@ -5,12 +5,11 @@ import torchvision
 
 from examples import AP_DETECTIONS, AP_OBJECTS, NMS_CANDIDATES, NMS_MAX_OVERLAP, NMS_OBJECTS
 from scene import draw_boxed_scene
-from style import FAINT, HARD, INK, LARGE, MARK, NORMAL, OBJECT, POSITIVE, PREDICTION, QUIET, SMALL, Card, add_plot, mix
+from style import FAINT, HARD, INK, LARGE, MARK, NORMAL, OBJECT, POSITIVE, PREDICTION, QUIET, SMALL, Card, add_plot, mix, short
 from utils import IMAGE_SIZE, average_precision, find_jaccard_overlap, judge_detections
 
 # Where on its box each candidate's number stands, as fractions of its width and height: apart from each other
 BADGES = ((0, 0.4), (1, 0.5), (1, 0), (0.5, 1), (0, 1), (1, 0), (0.6, 0))
-SHORT = {"pottedplant": "plant"}
 
 
 def nms_example():
@@ -55,17 +54,16 @@ def draw_candidates(card, boxes, states):
         if colour is None:
             continue
         place.box(box, colour, dashed=dashed, line=line)
-        across, down = BADGES[number]
-        x, top = place.at(box[0] + across * (box[2] - box[0]), box[1] + down * (box[3] - box[1]))
-        card.dot(x, top, colour, 25, layer=8)
-        card.text(x, top, str(number + 1), SMALL, "white", bold=True)
+        card.badge(*place.on_box(box, *BADGES[number]), str(number + 1), colour, 25)
     words = {"open": "", "kept": "kept", "goes": "goes", "gone": "gone"}
     for number, ((name, score, _), state) in enumerate(zip(NMS_CANDIDATES, states, strict=True)):
         middle = 96 + 94 * number
         colour = look[state][0] or QUIET
-        card.dot(772, middle, colour if state != "gone" else FAINT, 27, layer=8)
-        card.text(772, middle, str(number + 1), SMALL, "white" if state != "gone" else QUIET, bold=True)
-        text = f"{SHORT.get(name, name)} {score:.2f}"
+        if state == "gone":
+            card.badge(772, middle, str(number + 1), FAINT, text_colour=QUIET)
+        else:
+            card.badge(772, middle, str(number + 1), colour)
+        text = f"{short(name)} {score:.2f}"
         card.text(816, middle, text, NORMAL, QUIET if state == "gone" else INK, "left", bold=state == "kept")
         card.text(1158, middle, words[state], SMALL, colour, "right", bold=state == "kept")
 
@@ -186,10 +184,8 @@ def draw_ap_images(card, example, y):
                 continue
             box = [edge / IMAGE_SIZE for edge in box]
             place.box(box, PREDICTION, line=5)
-            across, down = corners[rank]
-            x, top = place.at(box[0] + across * (box[2] - box[0]), box[1] + down * (box[3] - box[1]))
-            card.dot(x, top, JUDGEMENT_COLOURS[example["judgement"][rank]], 22, layer=8)
-            card.text(x, top, str(rank + 1), SMALL, "white", bold=True)
+            colour = JUDGEMENT_COLOURS[example["judgement"][rank]]
+            card.badge(*place.on_box(box, *corners[rank]), str(rank + 1), colour, 22)
 
 
 def precision_recall():

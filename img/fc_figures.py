@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from examples import FC_BIASES, FC_IMAGE, FC_WEIGHTS
-from style import INK, LARGE, MARGIN, NORMAL, PREDICTION, QUIET, Card, mix
+from style import INK, LARGE, MARGIN, NORMAL, PREDICTION, QUIET, Card, mix, number_text
 
 CHANNEL_COLOURS = ("#e03131", "#2f9e44", "#1971c2")
 CELL = 84  # pixels of a number's cell
@@ -13,11 +13,6 @@ CELL = 84  # pixels of a number's cell
 def example():
     """The worked example as tensors: image (3, 2, 2), weights (2, 12) and biases (2)."""
     return [torch.tensor(values, dtype=torch.float32) for values in (FC_IMAGE, FC_WEIGHTS, FC_BIASES)]
-
-
-def number_text(value):
-    """A whole number with a proper minus sign."""
-    return f"{value:.0f}".replace("-", "−")
 
 
 def draw_cell(card, x, y, value, colour):

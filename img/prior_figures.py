@@ -5,7 +5,22 @@ import torch
 from examples import OFFSETS_BOX, OFFSETS_PRIOR
 from model import FEATURE_MAPS, SSD300, match_priors
 from scene import draw_scene
-from style import CARD, CLASS_COLOURS, INK, LARGE, MAP_COLOURS, NORMAL, OBJECT, PREDICTION, PRIOR, QUIET, SMALL, Card, mix
+from style import (
+    CARD,
+    CLASS_COLOURS,
+    INK,
+    LARGE,
+    MAP_COLOURS,
+    NORMAL,
+    OBJECT,
+    PREDICTION,
+    PRIOR,
+    QUIET,
+    SMALL,
+    Card,
+    mix,
+    number_text,
+)
 from utils import cxcy_to_gcxgcy, cxcy_to_xy
 
 RATIO_NAMES = {1.0: "1:1", 2.0: "2:1", 3.0: "3:1", 1 / 2: "1:2", 1 / 3: "1:3"}
@@ -79,8 +94,7 @@ def priors_on_a_tile():
     for name, prior, anchor in zip(names_of_priors(SHOWN_MAP), priors, anchors, strict=True):
         box = cxcy_to_xy(prior)
         place.box(box, PRIOR, line=6, dashed=name == "extra")
-        x, y = place.at(*(box[:2] + torch.tensor(anchor) * (box[2:] - box[:2])))
-        card.text(x, y, name, SMALL, "white", background=PRIOR, bold=True)
+        card.text(*place.on_box(box, *anchor), name, SMALL, "white", background=PRIOR, bold=True)
         rows[1].append(f"{prior[2]:.2f}")
         rows[2].append(f"{prior[3]:.2f}")
     card.dot(*place.cell_centre(side // 2, side // 2, side), INK, 12)
@@ -179,7 +193,7 @@ def offsets():
             words = [("= ln (", INK), (of_box, OBJECT), ("/", INK), (of_prior, PRIOR), (") · 5", INK)]
         card.words(250, y, words)
         card.text(960, y, "=", NORMAL)
-        card.text(1140, y, f"{offset[i]:.2f}".replace("-", "−"), NORMAL, PREDICTION, "right", bold=True)
+        card.text(1140, y, number_text(offset[i], 2), NORMAL, PREDICTION, "right", bold=True)
     return card.image()
 
 

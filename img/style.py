@@ -31,12 +31,23 @@ CLASS_COLOURS = {
     "cat": "#b0245f", "car": "#1864ab", "person": "#6741d9", "pottedplant": "#2b8a3e", "bird": "#0b7285",
     "bottle": "#a15c00", "tvmonitor": "#495057",
 }  # fmt: skip
+SHORT_NAMES = {"pottedplant": "plant", "tvmonitor": "tv"}
 
 
 def mix(colour, other=CARD, share=0.8):
     """A colour with a share of another one mixed in, (red, green, blue) from 0 to 1: pale by default."""
     pair = (matplotlib.colors.to_rgb(colour), matplotlib.colors.to_rgb(other))
     return tuple((1 - share) * first + share * second for first, second in zip(*pair, strict=True))
+
+
+def short(name):
+    """A class's name, short enough for a label."""
+    return SHORT_NAMES.get(name, name)
+
+
+def number_text(value, decimals=0):
+    """A number with a proper minus sign."""
+    return f"{value:.{decimals}f}".replace("-", "−")
 
 
 class Card:
@@ -118,6 +129,11 @@ class Card:
     def dot(self, x, y, colour=INK, radius=9, layer=6):
         """A dot with a light rim."""
         self.axes.plot([x], [y], "o", color=colour, markersize=2 * radius * 72 / DPI, zorder=layer, mec=CARD, mew=1.5)
+
+    def badge(self, x, y, text, colour, radius=27, text_colour="white"):
+        """A number in a round field."""
+        self.dot(x, y, colour, radius, layer=8)
+        self.text(x, y, text, SMALL, text_colour, bold=True)
 
     def arrow(self, start, end, colour=INK, line=5, both=False):
         """An arrow from (x, y) to (x, y), with a head at its end or at both."""
@@ -218,6 +234,11 @@ class Place:
     def at(self, x, y):
         """The pixel of the card at fractional coordinates."""
         return self.x + float(x) * self.width, self.y + float(y) * self.height
+
+    def on_box(self, box_xy, across, down):
+        """The pixel of the card at fractions of a box's width and height; the box in fractional boundary coordinates."""
+        x_min, y_min, x_max, y_max = box_xy
+        return self.at(x_min + across * (x_max - x_min), y_min + down * (y_max - y_min))
 
     def box(self, box_xy, colour, label="", dashed=False, line=7, halo=True):
         """

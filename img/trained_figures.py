@@ -9,13 +9,12 @@ import torch
 from checkpoints import load_model
 from create_data_lists import draw_toy_image
 from detect import Parameters, find_objects
-from style import CLASS_COLOURS, HARD, INK, NORMAL, OBJECT, POSITIVE, PREDICTION, QUIET, SMALL, Card, add_plot
+from style import CLASS_COLOURS, HARD, INK, NORMAL, OBJECT, POSITIVE, PREDICTION, QUIET, SMALL, Card, add_plot, short
 from utils import find_jaccard_overlap
 
 SEED, N_SCENES = 1000, 20  # of the scenes; the training has another seed
 MIN_SCORES = (0.1, 0.3, 0.5)  # compared with each other
 MIN_SCORE = 0.3  # of the other pictures, as train.py draws its examples
-SHORT = {"pottedplant": "plant", "tvmonitor": "tv"}
 
 
 @functools.cache
@@ -85,7 +84,7 @@ def show_detections(card, scene, x, y, side, min_score, labels=True):
         fractions = to_fractions(box, image)
         colour = CLASS_COLOURS[name]
         place.box(fractions, colour, line=6, dashed=judgement == "wrong")
-        text = f"{SHORT.get(name, name)} {score:.2f}"
+        text = f"{short(name)} {score:.2f}"
         at = free_place(place, fractions, 21 * len(text) + 20, taken) if labels else None
         if at:
             card.text(at[0] + 8, at[1] + 6, text, SMALL, "white", "left", "top", bold=True, background=colour)

@@ -6,17 +6,11 @@ import torch.nn.functional as F
 from examples import MATCHING_OBJECTS, MATCHING_PRIORS, MATCHING_THRESHOLD, MINING_NEGATIVES, MINING_POSITIVES, MINING_RATIO
 from model import match_priors
 from scene import draw_boxed_scene
-from style import FAINT, HARD, INK, MARK, NORMAL, OBJECT, POSITIVE, PREDICTION, PRIOR, QUIET, SMALL, Card, add_plot, mix
+from style import FAINT, HARD, INK, MARK, NORMAL, OBJECT, POSITIVE, PREDICTION, PRIOR, QUIET, SMALL, Card, add_plot, mix, short
 from utils import IMAGE_SIZE, cxcy_to_xy, find_jaccard_overlap
 
 # Where on its box each prior's number stands, as fractions of its width and height: apart from each other
 BADGES = ((0.5, 0), (1, 0.5), (0, 0), (0, 1), (0, 0.5), (1, 0.5), (0.5, 0.5))
-SHORT = {"pottedplant": "plant"}
-
-
-def short(name):
-    """A class's name, short enough for a label."""
-    return SHORT.get(name, name)
 
 
 def matching_example():
@@ -53,18 +47,6 @@ def draw_example_legend(card, solid, dashed):
     card.legend_entry(600, 1170, *dashed, line=6, dashed=True, size=NORMAL, length=80, gap=20)
 
 
-def badge(card, x, y, text, colour):
-    """A number in a round field."""
-    card.dot(x, y, colour, 27, layer=8)
-    card.text(x, y, text, SMALL, "white", bold=True)
-
-
-def badge_place(place, prior, number):
-    """Where the number of a prior stands on the card."""
-    across, down = BADGES[number]
-    return place.at(prior[0] + across * (prior[2] - prior[0]), prior[1] + down * (prior[3] - prior[1]))
-
-
 def matching_priors():
     """Three objects and seven priors."""
     example = matching_example()
@@ -74,7 +56,7 @@ def matching_priors():
         place.box(box, OBJECT, line=9)
     for number, prior in enumerate(example["priors"].tolist()):
         place.box(prior, PRIOR, dashed=True, line=6)
-        badge(card, *badge_place(place, prior, number), str(number + 1), PRIOR)
+        card.badge(*place.on_box(prior, *BADGES[number]), str(number + 1), PRIOR)
     draw_example_legend(card, ("3 objects", OBJECT), ("7 priors", PRIOR))
     return card.image()
 
@@ -123,12 +105,12 @@ def matching_result():
         positive = bool(example["positive"][number])
         colour = POSITIVE if positive else QUIET
         place.box(prior, colour, dashed=not positive, line=9 if positive else 6)
-        x, y = badge_place(place, prior, number)
+        x, y = place.on_box(prior, *BADGES[number])
         if positive:
             name = short(example["names"][int(example["object"][number])])
             card.text(x, y, f"{number + 1} {name}", SMALL, "white", bold=True, background=colour)
         else:
-            badge(card, x, y, str(number + 1), colour)
+            card.badge(x, y, str(number + 1), colour)
     n_positives = int(example["positive"].sum())
     negative = f"{len(example['priors']) - n_positives} negative: background"
     draw_example_legend(card, (f"{n_positives} positive", POSITIVE), (negative, QUIET))
