@@ -4,17 +4,12 @@ import torch
 
 from examples import CHANNELS_CLASSES, CHANNELS_TILE
 from model import FEATURE_MAPS, PredictionConvolutions
+from prior_figures import names_of_priors
 from style import CARD, INK, LAYER, MAP_COLOURS, MARK, NORMAL, PREDICTION, QUIET, SMALL, Card, mix
 from utils import voc_labels
 
 MAP = "conv9_2"  # the one whose channels are opened up
 OFFSETS = ("g_c_x", "g_c_y", "g_w", "g_h")
-
-
-def prior_names(name):
-    """What the priors of a tile are called, in order: the aspect ratios, and the extra square one second."""
-    names = [f"{ratio:.0f}:1" if ratio >= 1 else f"1:{1 / ratio:.0f}" for ratio in FEATURE_MAPS[name].aspect_ratios]
-    return [names[0], "extra", *names[1:]]
 
 
 def prediction_convolutions():
@@ -55,7 +50,7 @@ def open_channels(values, convolution, n_values, width):
     :param n_values: how many values a prior has
     :param width: of a column
     """
-    side, names = FEATURE_MAPS[MAP].side, prior_names(MAP)
+    side, names = FEATURE_MAPS[MAP].side, names_of_priors(MAP)
     n_channels = len(names) * n_values
     numbers = torch.arange(n_channels).view(1, n_channels, 1, 1).expand(1, n_channels, side, side)
     row, column = CHANNELS_TILE
@@ -94,7 +89,7 @@ def class_channels():
 
 def reshape():
     """(N, 24, 5, 5) becomes (N, 150, 4): a row for each prior, in the order of the priors."""
-    side, names, colour = FEATURE_MAPS[MAP].side, prior_names(MAP), MAP_COLOURS[MAP]
+    side, names, colour = FEATURE_MAPS[MAP].side, names_of_priors(MAP), MAP_COLOURS[MAP]
     n_priors = len(names)
     out = torch.arange(n_priors * 4).view(1, -1, 1, 1).expand(1, -1, side, side)
     rows = PredictionConvolutions._per_prior(out, 4)[0]  # (150, 4)

@@ -27,16 +27,21 @@ RATIO_NAMES = {1.0: "1:1", 2.0: "2:1", 3.0: "3:1", 1 / 2: "1:2", 1 / 3: "1:3"}
 SHOWN_MAP = "conv9_2"  # its 5 x 5 tiles are few enough to show, many enough to be a map
 
 
+def split_by_map(values):
+    """
+    What belongs to the priors, map by map and tile by tile.
+
+    :param values: (8732, ...), in the order of the priors
+    :return: {name of the map: (side, side, priors on a tile, ...)}
+    """
+    shapes = [(fm.side, fm.side, len(fm.aspect_ratios) + 1) for fm in FEATURE_MAPS.values()]
+    parts = values.split([rows * columns * n_priors for rows, columns, n_priors in shapes])
+    return {name: part.unflatten(0, shape) for name, part, shape in zip(FEATURE_MAPS, parts, shapes, strict=True)}
+
+
 def priors_of_map(name):
     """The priors of one feature map: (side, side, priors on a tile, 4), fractional cxcy."""
-    start = 0
-    for other, feature_map in FEATURE_MAPS.items():
-        n_priors = feature_map.side**2 * (len(feature_map.aspect_ratios) + 1)
-        if other == name:
-            priors = SSD300.create_prior_boxes()[start : start + n_priors]
-            return priors.view(feature_map.side, feature_map.side, -1, 4)
-        start += n_priors
-    raise ValueError(f"priors_of_map: no feature map is called {name!r}")
+    return split_by_map(SSD300.create_prior_boxes())[name]
 
 
 def names_of_priors(name):
@@ -60,13 +65,11 @@ def feature_maps():
     object_for_each_prior, positive = match_priors(boxes[None], torch.ones(1, len(boxes), dtype=torch.bool), priors_xy, 0.5)
     owner = torch.where(positive, object_for_each_prior, -1)[0]  # (8732)
     card = Card(2050)
-    start = 0
-    for i, (name, feature_map) in enumerate(FEATURE_MAPS.items()):
+    for i, (name, owners) in enumerate(split_by_map(owner).items()):
         x, y = 44 + 566 * (i % 2), 110 + 640 * (i // 2)
-        side, n_priors = feature_map.side, len(feature_map.aspect_ratios) + 1
+        side = FEATURE_MAPS[name].side
         card.text(x + 273, y - 45, f"{name}   {side} × {side}", NORMAL, MAP_COLOURS[name], bold=True)
         place = card.picture(image, x, y, 546)
-        owners = owner[start : start + side * side * n_priors].view(side, side, n_priors)
         for row, column in (owners >= 0).any(dim=2).nonzero().tolist():
             number = owners[row, column].max()
             place.cell(row, column, side, CLASS_COLOURS[names[number]], alpha=0.75)
@@ -75,7 +78,6 @@ def feature_maps():
             card.text(x + 273, y + 250, "for larger objects", NORMAL, background=CARD)
         for number in sorted(set(owners[owners >= 0].tolist())):
             place.box(boxes[number], CLASS_COLOURS[names[number]], line=6)
-        start += side * side * n_priors
     card.text(600, 2000, "filled: tiles with a prior for the object in the box", NORMAL, QUIET)
     return card.image()
 
