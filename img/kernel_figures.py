@@ -6,6 +6,7 @@ import torch
 from PIL import ImageDraw
 
 from model import FEATURE_MAPS, AuxiliaryConvolutions, PredictionConvolutions, VGGBase
+from network_figures import along_one_side, on_meta
 from prior_figures import pale_scene, priors_of_map
 from style import FAINT, LARGE, LAYER, MAP_COLOURS, MARGIN, NORMAL, PREDICTION, PRIOR, QUIET, SMALL, Card
 from train import Parameters, learning_rate, n_steps
@@ -14,12 +15,6 @@ from utils import IMAGE_SIZE, cxcy_to_xy, decimate
 FC6_KERNEL, FC6_OUTPUTS = 7, 4096  # of VGG-16
 TAP = MAP_COLOURS["conv7"]  # of a kernel's weights in these figures: conv6 leads to conv7
 VOC_TRAINING_IMAGES = 5011 + 11540  # trainval of VOC2007 and of VOC2012
-
-
-def on_meta(network_class, *arguments):
-    """A network without weights, to look at its layers."""
-    with torch.device("meta"):
-        return network_class(*arguments)
 
 
 def decimation():
@@ -39,7 +34,7 @@ def decimation():
     for row, column in kept:
         place.cell(row, column, FC6_KERNEL, TAP)
     card.arrow((left + side + 24, 120 + side / 2), (right + 100, 120 + side / 2), line=8)
-    card.grid(right + side / 2 - 1.5 * cell, 120 + side / 2 - 1.5 * cell, 3 * cell, 3, CARD_LINE, fill=TAP)
+    card.grid(right + side / 2 - 1.5 * cell, 120 + side / 2 - 1.5 * cell, 3 * cell, 3, "white", fill=TAP)
     card.text(right + side / 2, 510, "every third row and column", SMALL, QUIET)
     card.text(left + side / 2, 620, f"for each of {FC6_OUTPUTS} outputs", SMALL, QUIET)
     card.text(right + side / 2, 620, f"for each of {conv6.out_channels} outputs", SMALL, QUIET)
@@ -56,9 +51,6 @@ def decimation():
                 place.cell(row * spread, column * spread, n, TAP)
     card.text(600, 1400, "equally far apart in the image; the map is twice as fine", NORMAL, QUIET)
     return card.image()
-
-
-CARD_LINE = "#ffffff"  # between tiles that are filled
 
 
 def dilated_convolution():
@@ -108,10 +100,7 @@ def receptive_fields():
     fields = {}
     prediction = on_meta(PredictionConvolutions, 2)
     for name, layer in [*on_meta(VGGBase).named_children(), *on_meta(AuxiliaryConvolutions).named_children()]:
-        kernel, stride, padding, dilation = (
-            value[0] if isinstance(value, tuple) else value
-            for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
-        )
+        kernel, stride, padding, dilation = map(along_one_side, (layer.kernel_size, layer.stride, layer.padding, layer.dilation))
         reach = dilation * (kernel - 1)  # from the kernel's first weight to its last
         size += reach * distance
         centre += (reach / 2 - padding) * distance

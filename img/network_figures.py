@@ -13,6 +13,12 @@ from utils import IMAGE_SIZE
 POOL3_SIDE = 75  # rows and columns that reach pool3
 
 
+def on_meta(make_network, *arguments):
+    """A network without weights, to look at its layers."""
+    with torch.device("meta"):
+        return make_network(*arguments)
+
+
 def output_shapes(network, *input_shape):
     """
     The shape of each layer's output, {name: (channels, height, width)}, found by sending an image without content through it.
@@ -29,8 +35,7 @@ def output_shapes(network, *input_shape):
 
 def vgg16_stages():
     """The convolutions and poolings of torchvision's VGG-16 by their usual names: [name, shape] each, and those of fc6 to fc8."""
-    with torch.device("meta"):
-        network = torchvision.models.vgg16(weights=None)
+    network = on_meta(torchvision.models.vgg16)
     shapes = output_shapes(network, 3, 224, 224)
     stages, stage, number = [], 1, 1
     for i, layer in enumerate(network.features):
@@ -100,8 +105,7 @@ def vgg16():
 
 def modified_vgg16():
     """The base: what of VGG-16 changed is marked."""
-    with torch.device("meta"):
-        base = VGGBase()
+    base = on_meta(VGGBase)
     shapes = output_shapes(base, 3, IMAGE_SIZE, IMAGE_SIZE)
     side = {name: shape[1] for name, shape in shapes.items()}
     vgg_side = F.max_pool2d(torch.empty(1, 1, side["conv3_3"], side["conv3_3"]), 2).size(-1)  # as VGG-16 would pool
@@ -125,15 +129,18 @@ def modified_vgg16():
     return card.image()
 
 
+def along_one_side(setting):
+    """A layer's kernel size, stride, padding or dilation along one side: convolutions hold a pair, poolings a number."""
+    return setting[0] if isinstance(setting, tuple) else setting
+
+
 def kernel_text(layer):
     """A layer's kernel, and its stride, padding and dilation where they are part of the story."""
-    pair = layer.kernel_size if isinstance(layer.kernel_size, tuple) else (layer.kernel_size,) * 2
-    text = f"{pair[0]} × {pair[1]}"
-    stride = layer.stride[0] if isinstance(layer.stride, tuple) else layer.stride
-    dilation = layer.dilation[0] if isinstance(layer.dilation, tuple) else layer.dilation
+    kernel, stride, dilation = map(along_one_side, (layer.kernel_size, layer.stride, layer.dilation))
+    text = f"{kernel} × {kernel}"
     if stride > 1 or isinstance(layer, nn.MaxPool2d):
         text += f", stride {stride}"
-    if pair[0] > 1 and layer.padding in (0, (0, 0)):
+    if kernel > 1 and along_one_side(layer.padding) == 0:
         text += ", no padding"
     if dilation > 1:
         text += f", dilation {dilation}"
@@ -172,8 +179,7 @@ def pool3_ceil():
 
 def auxiliary_convolutions():
     """The convolutions after the base, and the maps they make."""
-    with torch.device("meta"):
-        convolutions = AuxiliaryConvolutions()
+    convolutions = on_meta(AuxiliaryConvolutions)
     first = FEATURE_MAPS["conv7"]
     shapes = output_shapes(convolutions, first.channels, first.side, first.side)
     rows = [("conv7", (first.channels, first.side, first.side), "from the base", MAP_COLOURS["conv7"], False)]

@@ -171,7 +171,7 @@ def test_shapes_in_the_figures_are_those_of_the_published_networks():
     assert stages["conv3_3"] == (256, 56, 56)
     assert stages["pool5"] == (512, 7, 7)
     assert (stages["fc6"], stages["fc7"], stages["fc8"]) == ((4096,), (4096,), (1000,))
-    base = kernel_figures.on_meta(VGGBase)
+    base = network_figures.on_meta(VGGBase)
     shapes = network_figures.output_shapes(base, 3, 300, 300)
     for name in ("conv4_3", "conv7"):
         assert shapes[name] == (FEATURE_MAPS[name].channels, FEATURE_MAPS[name].side, FEATURE_MAPS[name].side)
