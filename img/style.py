@@ -13,6 +13,7 @@ from model import FEATURE_MAPS
 WIDTH = 1200  # pixels of a card; half the pixels on a page 600 wide, less than a third on a phone
 MARGIN = 44  # free at the sides
 DPI = 100
+DASHES = (0, (3, 1.6))  # as matplotlib takes them: offset, then lengths of a dash and a gap in widths of the line
 # Sizes of text in pixels. On a phone, 375 pixels wide, a card is reduced 3.2 times: SMALL becomes 10 pixels.
 LARGE, NORMAL, SMALL = 46, 38, 32
 
@@ -32,6 +33,11 @@ CLASS_COLOURS = {
     "bottle": "#a15c00", "tvmonitor": "#495057",
 }  # fmt: skip
 SHORT_NAMES = {"pottedplant": "plant", "tvmonitor": "tv"}
+
+
+def in_points(pixels):
+    """Pixels of a card in points, the unit of matplotlib's texts and lines."""
+    return pixels * 72 / DPI
 
 
 def mix(colour, other=CARD, share=0.8):
@@ -75,7 +81,7 @@ class Card:
             y += {"center": 0.36, "top": 0.78, "bottom": -0.24}.get(valign, 0) * size
             valign = "baseline"
         made = self.axes.text(
-            x, y, text, fontsize=size * 72 / DPI, color=colour, ha=align, va=valign, zorder=10,
+            x, y, text, fontsize=in_points(size), color=colour, ha=align, va=valign, zorder=10,
             weight="bold" if options.get("bold") else "normal", rotation=options.get("rotation", 0), linespacing=1.25,
             family="DejaVu Sans Mono" if options.get("mono") else "DejaVu Sans", bbox=bbox or None,
         )  # fmt: skip
@@ -96,8 +102,8 @@ class Card:
     def rectangle(self, x, y, width, height, fill="none", edge="none", line=4, radius=0, dashed=False, alpha=None, layer=2):
         """A rectangle with its top left corner at (x, y), perhaps with round corners; `layer`: higher ones cover lower ones."""
         look = {
-            "facecolor": fill, "edgecolor": edge, "linewidth": line * 72 / DPI, "alpha": alpha, "zorder": layer,
-            "linestyle": (0, (3, 1.6)) if dashed else "-",
+            "facecolor": fill, "edgecolor": edge, "linewidth": in_points(line), "alpha": alpha, "zorder": layer,
+            "linestyle": DASHES if dashed else "-",
         }  # fmt: skip
         if radius:
             patch = FancyBboxPatch((x, y), width, height, boxstyle=f"round,pad=0,rounding_size={radius}", **look)
@@ -107,14 +113,14 @@ class Card:
 
     def polygon(self, points, fill, edge):
         """A closed polygon through the points."""
-        look = {"facecolor": fill, "edgecolor": edge, "linewidth": 2.5 * 72 / DPI, "zorder": 3}
+        look = {"facecolor": fill, "edgecolor": edge, "linewidth": in_points(2.5), "zorder": 3}
         self.axes.add_patch(Polygon(points, joinstyle="round", **look))
 
     def line(self, points, colour=INK, line=4, dashed=False, layer=3):
         """Straight lines from point to point."""
-        style = (0, (3, 1.6)) if dashed else "-"
+        style = DASHES if dashed else "-"
         xs, ys = zip(*points, strict=True)
-        self.axes.plot(xs, ys, color=colour, linewidth=line * 72 / DPI, linestyle=style, zorder=layer, solid_capstyle="round")
+        self.axes.plot(xs, ys, color=colour, linewidth=in_points(line), linestyle=style, zorder=layer, solid_capstyle="round")
 
     def legend_entry(self, x, y, text, colour, line=8, dashed=False, size=SMALL, length=70, gap=18):
         """
@@ -128,7 +134,7 @@ class Card:
 
     def dot(self, x, y, colour=INK, radius=9, layer=6):
         """A dot with a light rim."""
-        self.axes.plot([x], [y], "o", color=colour, markersize=2 * radius * 72 / DPI, zorder=layer, mec=CARD, mew=1.5)
+        self.axes.plot([x], [y], "o", color=colour, markersize=in_points(2 * radius), zorder=layer, mec=CARD, mew=1.5)
 
     def badge(self, x, y, text, colour, radius=27, text_colour="white"):
         """A number in a round field."""
@@ -138,7 +144,7 @@ class Card:
     def arrow(self, start, end, colour=INK, line=5, both=False):
         """An arrow from (x, y) to (x, y), with a head at its end or at both."""
         look = {
-            "arrowstyle": "<|-|>" if both else "-|>", "color": colour, "linewidth": line * 72 / DPI, "shrinkA": 0, "shrinkB": 0,
+            "arrowstyle": "<|-|>" if both else "-|>", "color": colour, "linewidth": in_points(line), "shrinkA": 0, "shrinkB": 0,
             "mutation_scale": 22,
         }  # fmt: skip
         self.axes.annotate("", end, start, arrowprops=look, zorder=4)
@@ -307,7 +313,7 @@ def add_plot(card, x, y, width, height):
     """
     axes = card.figure.add_axes((x / card.width, 1 - (y + height) / card.height, width / card.width, height / card.height))
     axes.set(facecolor="white", zorder=5)
-    axes.tick_params(labelsize=SMALL * 0.72 * 100 / DPI * 0.86, labelcolor=INK, color=BORDER, width=2, length=8)
+    axes.tick_params(labelsize=in_points(0.86 * SMALL), labelcolor=INK, color=BORDER, width=2, length=8)
     axes.grid(color=FAINT, linewidth=1.5)
     axes.set_axisbelow(True)
     for spine in axes.spines.values():

@@ -6,7 +6,24 @@ import torch.nn.functional as F
 from examples import MATCHING_OBJECTS, MATCHING_PRIORS, MATCHING_THRESHOLD, MINING_NEGATIVES, MINING_POSITIVES, MINING_RATIO
 from model import match_priors
 from scene import draw_boxed_scene
-from style import FAINT, HARD, INK, MARK, NORMAL, OBJECT, POSITIVE, PREDICTION, PRIOR, QUIET, SMALL, Card, add_plot, mix, short
+from style import (
+    FAINT,
+    HARD,
+    INK,
+    MARK,
+    NORMAL,
+    OBJECT,
+    POSITIVE,
+    PREDICTION,
+    PRIOR,
+    QUIET,
+    SMALL,
+    Card,
+    add_plot,
+    in_points,
+    mix,
+    short,
+)
 from utils import IMAGE_SIZE, cxcy_to_xy, find_jaccard_overlap
 
 # Where on its box each prior's number stands, as fractions of its width and height: apart from each other
@@ -128,9 +145,8 @@ def smooth_l1():
             values = loss(difference, zeros, reduction="none")
             if is_gradient:
                 values = torch.autograd.grad(values.sum(), difference)[0]
-            axes.plot(
-                difference.tolist(), values.tolist(), color=colour, linewidth=line * 0.72, linestyle="--" if dashed else "-"
-            )
+            look = {"color": colour, "linewidth": in_points(line), "linestyle": "--" if dashed else "-"}
+            axes.plot(difference.tolist(), values.tolist(), **look)
         axes.set(xlim=(-3, 3), xticks=[-2, -1, 0, 1, 2])
         axes.set(ylim=(-1.3, 1.3), yticks=[-1, 0, 1]) if is_gradient else axes.set(ylim=(0, 3), yticks=[0, 1, 2, 3])
         card.text(x + 230, 80, title, NORMAL, bold=True)
