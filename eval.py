@@ -127,8 +127,7 @@ def main(parameters):
         loader, model, None, parameters.min_score, parameters.max_overlap, parameters.top_k, parameters.metric,
         parameters.precision,
     )  # fmt: skip
-    if rank() == 0:
-        print_average_precisions(evaluation.average_precisions, evaluation.mAP, parameters.metric)
+    print_average_precisions(evaluation.average_precisions, evaluation.mAP, parameters.metric)
     return evaluation
 
 

@@ -559,14 +559,15 @@ def autocast(device, precision):
 @contextlib.contextmanager
 def process_group():
     """
-    A context in which the processes that torchrun started work together, each on its device. Without torchrun there is one
-    process, and nothing to do.
+    A context in which the processes that torchrun started work together, each on its device; what any but the first prints is
+    dropped. Without torchrun there is one process, and nothing to do.
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun sets it, and all that init_process_group reads
         yield
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    with warnings.catch_warnings():
+    output = contextlib.redirect_stdout(None) if rank() > 0 else contextlib.nullcontext()  # the first process speaks for all
+    with output, warnings.catch_warnings():
         # Said of rescale_factors, (1, 512, 1, 1), whose memory is the same in every layout
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         yield

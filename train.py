@@ -680,9 +680,7 @@ def main(parameters, given=None):
     if parameters.toy:
         parameters = dataclasses.replace(parameters, **{name: value for name, value in TOY.items() if name not in given})
     check_parameters(parameters)
-    with process_group(), Interruption() as interruption, contextlib.ExitStack() as stack:
-        if rank() > 0:
-            stack.enter_context(contextlib.redirect_stdout(None))  # the first process speaks for all
+    with process_group(), Interruption() as interruption:
         try:
             return train(parameters, given, interruption)
         except InterruptedTrainingError as error:
