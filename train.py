@@ -126,7 +126,7 @@ class Training(NamedTuple):
     optimizer: torch.optim.SGD
     scaler: torch.amp.GradScaler  # keeps the gradients of float16 from vanishing; idle with other precisions
     parameters: Parameters
-    data: dict  # fingerprints of the lists, by split
+    fingerprints: dict  # of the lists, by split
 
 
 # -------------------------------------------------------------------------------------------------------------- schedule
@@ -180,7 +180,7 @@ def check_parameters(parameters):
             raise ValueError(f"parameters: {name}: expected 0 or more, got {getattr(parameters, name)}")
 
 
-def check_resumable(state, parameters, given, train_set, test_set):
+def check_resumable(state, parameters, given, label_map, fingerprints):
     """
     A training that goes on should be the same training, but for what was changed on purpose. One that starts from other people's
     weights, or from a detector that was converted, needs the same classes only.
@@ -188,20 +188,20 @@ def check_resumable(state, parameters, given, train_set, test_set):
     :param state: the checkpoint
     :param parameters: Parameters of this run
     :param given: names of the parameters that were given explicitly
-    :param train_set, test_set: PascalVOCDatasets
+    :param label_map: the classes of the lists
+    :param fingerprints: of the lists, by split
     :raises ValueError: the checkpoint knows other classes, or had other data or parameters
     """
-    if state["label_map"] != train_set.label_map:
+    if state["label_map"] != label_map:
         raise ValueError(
             f"{parameters.checkpoint} was trained on the classes {list(state['label_map'])[1:]}, but the lists in "
-            f"{parameters.data_folder} have {list(train_set.label_map)[1:]}: give the folder it was trained on (--data-folder)"
+            f"{parameters.data_folder} have {list(label_map)[1:]}: give the folder it was trained on (--data-folder)"
         )
-    for dataset in (train_set, test_set):
-        # keep_difficult is compared with the other parameters
-        if state.get("data", {}).get(dataset.split, dataset.fingerprint()) != dataset.fingerprint():
+    for split, fingerprint in fingerprints.items():
+        if state.get("data", {}).get(split, fingerprint) != fingerprint:
             raise ValueError(
                 f"{parameters.checkpoint} was trained with other lists than those in {parameters.data_folder}: the images or "
-                f"objects of {dataset.split} differ. Give the folder with its lists (--data-folder); or, to train its weights on "
+                f"objects of {split} differ. Give the folder with its lists (--data-folder); or, to train its weights on "
                 "other data, copy them with convert_weights.py and start from the copy"
             )
     current = dataclasses.asdict(parameters)
@@ -393,7 +393,7 @@ def save_progress(training, progress, output_folder, is_best=False):
         "optimizer": training.optimizer.state_dict(),
         "scaler": training.scaler.state_dict(),
         "parameters": dataclasses.asdict(training.parameters),
-        "data": training.data,
+        "data": training.fingerprints,
         **vars(progress),
     }
     if is_best:
@@ -485,8 +485,8 @@ def create_model(state, label_map, parameters, device):
     return model.to(device, memory_format=torch.channels_last)
 
 
-def create_training(model, parameters, datasets):
-    """The Training of a model on data sets."""
+def create_training(model, parameters, fingerprints):
+    """The Training of a model on lists with these fingerprints."""
     device = model.priors_cxcy.device
     if parameters.compile:
         model.compile()
@@ -494,8 +494,7 @@ def create_training(model, parameters, datasets):
     network = model if is_alone else DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
     scaler = torch.amp.GradScaler(device.type, enabled=choose_precision(device, parameters.precision) == torch.float16)
     criterion, optimizer = MultiBoxLoss(model.priors_cxcy), create_optimizer(model, parameters)
-    data = {dataset.split: dataset.fingerprint() for dataset in datasets}
-    return Training(model, network, criterion, optimizer, scaler, parameters, data)
+    return Training(model, network, criterion, optimizer, scaler, parameters, fingerprints)
 
 
 def begins_anew(state):
@@ -625,14 +624,15 @@ def train(parameters, given, interruption):
     device = choose_device(parameters.device)
     torch.backends.cudnn.benchmark = True  # every batch has the same shape, so the search for the fastest algorithm pays
     train_set, test_set = load_data(parameters)
+    fingerprints = {dataset.split: dataset.fingerprint() for dataset in (train_set, test_set)}
     parameters, state = find_start(parameters)
     if state is not None:
-        check_resumable(state, parameters, given, train_set, test_set)
+        check_resumable(state, parameters, given, train_set.label_map, fingerprints)
     with first_process_first():
         output_folder = prepare_output_folder(state, parameters, len(train_set.label_map))
 
     model = create_model(state, train_set.label_map, parameters, device)
-    training = create_training(model, parameters, (train_set, test_set))
+    training = create_training(model, parameters, fingerprints)
     progress = resume(state, training)
     batches = ShuffledBatches(len(train_set), parameters.batch_size, parameters.seed, rank(), n_processes())
     train_loader = create_loader(train_set, batches, parameters.workers, device)

@@ -204,10 +204,10 @@ def test_float16_has_its_gradients_scaled_and_goes_on_with_that_scale(toy_folder
     save_checkpoint(tmp_path / "scaled.tar", state)
     parameters = small(toy_folder, tmp_path, **first)
     network = train.create_model(state, state["label_map"], parameters, torch.device("cpu"))
-    training = train.create_training(network, parameters, ())
+    training = train.create_training(network, parameters, {})
     train.resume(state, training)
     assert training.scaler.get_scale() == 64.0
-    other = train.create_training(training.model, dataclasses.replace(parameters, precision="float32"), ())
+    other = train.create_training(training.model, dataclasses.replace(parameters, precision="float32"), {})
     train.resume(state, other)
     assert not other.scaler.is_enabled()
 
@@ -392,7 +392,7 @@ def test_momentum_decay_and_batch_size_given_hold_from_there_on(trained, toy_fol
     state = load_checkpoint(folder / "checkpoint_ssd300.pth.tar")  # 3 steps of 2 images
     parameters = small(toy_folder, tmp_path, momentum=0.5, weight_decay=0.25, batch_size=6)
     network = train.create_model(state, state["label_map"], parameters, torch.device("cpu"))
-    training = train.create_training(network, parameters, ())
+    training = train.create_training(network, parameters, {})
     progress, optimizer = train.resume(state, training), training.optimizer
     assert [(group["momentum"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.5, 0.0), (0.5, 0.25)]
     assert (progress.epoch, progress.iteration) == (1, 1)
@@ -436,5 +436,4 @@ def test_weights_alone_need_the_same_classes(toy_checkpoint, toy_folder, tmp_pat
 def test_the_file_of_the_base_is_no_longer_needed_to_go_on():
     parameters = Parameters(base_weights="vgg16_reducedfc.pth", checkpoint="checkpoint")
     state = {"label_map": {}, "parameters": dataclasses.asdict(parameters), "optimizer": {}}
-    dataset = SimpleNamespace(label_map={}, split="TRAIN", fingerprint=lambda: "")
-    train.check_resumable(state, Parameters(checkpoint="checkpoint"), set(), dataset, dataset)
+    train.check_resumable(state, Parameters(checkpoint="checkpoint"), set(), {}, {})
