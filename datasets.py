@@ -180,7 +180,7 @@ class PascalVOCDataset(Dataset):
 
     def fingerprint(self):
         """A text that is the same for the same lists: the names of the images, in whatever folder, and their objects."""
-        content = json.dumps([[Path(path).name for path in self.images], self.objects, self.keep_difficult])
+        content = json.dumps([[Path(path).name for path in self.images], self.objects])
         return hashlib.sha256(content.encode()).hexdigest()
 
     def set_epoch(self, epoch):

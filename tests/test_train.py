@@ -378,6 +378,17 @@ def test_differences_from_the_checkpoint_are_named_unless_given(trained, toy_fol
     assert "lr was" not in str(raised.value)
 
 
+def test_going_on_without_difficult_objects_has_to_be_asked_for(trained, toy_folder, tmp_path):
+    folder, _ = trained
+    checkpoint = str(folder / "checkpoint_ssd300.pth.tar")
+    parameters = small(toy_folder, tmp_path, checkpoint=checkpoint, keep_difficult=False, iterations=0.375)
+    with pytest.raises(ValueError, match=r"keep_difficult was True, now False\. .*--keep-difficult$"):
+        main(parameters, given={"iterations"})
+    history = main(parameters, given={"keep_difficult", "iterations"})
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert load_checkpoint(tmp_path / "checkpoint_ssd300.pth.tar")["parameters"]["keep_difficult"] is False
+
+
 def test_a_new_rate_given_replaces_the_base_rate(trained, toy_folder, tmp_path):
     folder, _ = trained
     checkpoint = str(folder / "BEST_checkpoint_ssd300.pth.tar")
