@@ -634,6 +634,8 @@ def train(parameters, given, interruption):
     model = create_model(state, train_set.label_map, parameters, device)
     training = create_training(model, parameters, fingerprints)
     progress = resume(state, training)
+    if progress.history and rank() == 0:
+        write_history(progress.history, output_folder)  # which lacks its last line if a kill came between the two files
     batches = ShuffledBatches(len(train_set), parameters.batch_size, parameters.seed, rank(), n_processes())
     train_loader = create_loader(train_set, batches, parameters.workers, device)
     test_batches = ordered_batches(len(test_set), parameters.batch_size, rank(), n_processes())

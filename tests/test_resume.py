@@ -64,6 +64,10 @@ def wait_for(path, process, after=0.0):
         time.sleep(0.001)
 
 
+def read_history(folder):
+    return [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
 def assert_same_training(folder, other):
     """The last and the best checkpoints of two trainings are equal to the bit, times and paths aside."""
     for name in (LAST, BEST):
@@ -143,7 +147,25 @@ def test_training_interrupted_anywhere_equals_training_that_was_not(toy_folder, 
             main(settings(toy_folder, tmp_path, checkpoint_every=1))
     main(settings(toy_folder, tmp_path, checkpoint="auto", checkpoint_every=2, workers=workers))
     assert_same_training(tmp_path, whole)
-    assert [json.loads(line)["epoch"] for line in (tmp_path / "history.jsonl").read_text().splitlines()] == [1, 2]
+    assert [row["epoch"] for row in read_history(tmp_path)] == [1, 2]
+
+
+def test_a_history_that_a_kill_left_behind_the_checkpoint_catches_up(toy_folder, tmp_path, monkeypatch):
+    write_history = train.write_history
+
+    def write_or_end(history, output_folder):
+        if len(history) == 2:  # the last epoch: after it nothing else would write the file again
+            raise PullPlugError
+        write_history(history, output_folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "write_history", write_or_end)
+        with pytest.raises(PullPlugError):
+            main(settings(toy_folder, tmp_path))
+    assert len(read_history(tmp_path)) == 1
+    assert load_checkpoint(tmp_path / LAST)["epoch"] == 2
+    assert main(settings(toy_folder, tmp_path, checkpoint="auto")) == read_history(tmp_path)
+    assert [row["epoch"] for row in read_history(tmp_path)] == [1, 2]
 
 
 def test_a_checkpoint_within_an_epoch_says_how_far_it_is(toy_folder, tmp_path, monkeypatch):
