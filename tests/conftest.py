@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import model
 from checkpoints import model_state, save_checkpoint
 from create_data_lists import create_toy_data
 from model import FEATURE_MAPS, SSD300
+from thin import ThinBase
 
 SHARED = Path(os.environ.get("SSD_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
@@ -60,6 +62,14 @@ def one_thread():
     torch.set_num_threads(n_threads)
 
 
+@pytest.fixture(scope="module")
+def thin_base():
+    """New networks have a base that costs little: for tests of everything around the network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "VGGBase", ThinBase)
+        yield
+
+
 @pytest.fixture
 def random():
     """A torch Generator with a fixed seed."""
@@ -79,9 +89,9 @@ def toy_checkpoint(toy_folder, tmp_path_factory):
     """A checkpoint of a model with random weights for the classes of the toy data."""
     label_map = json.loads((toy_folder / "label_map.json").read_text())
     torch.manual_seed(0)
-    model = SSD300(len(label_map), pretrained=False)
+    network = SSD300(len(label_map), pretrained=False)
     path = tmp_path_factory.mktemp("checkpoint") / "random.pth.tar"
-    save_checkpoint(path, model_state(model, label_map))
+    save_checkpoint(path, model_state(network, label_map))
     return path
 
 

@@ -19,17 +19,12 @@ import model
 import train
 from checkpoints import WrongFileError, load_checkpoint, newest_checkpoint, save_checkpoint
 from model import InterruptedTrainingError
-from thin import ThinBase
 from train import Parameters, main
+
+pytestmark = pytest.mark.usefixtures("thin_base", "one_thread")  # thin as in the processes that are started
 
 THIN = Path(__file__).with_name("thin.py")
 LAST, BEST, PREVIOUS = (name + "checkpoint_ssd300.pth.tar" for name in ("", "BEST_", "previous_"))
-
-
-@pytest.fixture(autouse=True)
-def thin_base(monkeypatch, one_thread):
-    """A base that costs little, here as in the processes that are started."""
-    monkeypatch.setattr(model, "VGGBase", ThinBase)
 
 
 def settings(toy_folder, output_folder, **changes):
@@ -98,12 +93,10 @@ def assert_equal(ours, theirs):
 
 
 @pytest.fixture(scope="module")
-def whole(toy_folder, tmp_path_factory, one_thread):
+def whole(toy_folder, tmp_path_factory, thin_base, one_thread):
     """The folder of a training that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "VGGBase", ThinBase)
-        main(settings(toy_folder, folder))
+    main(settings(toy_folder, folder))
     return folder
 
 
@@ -237,8 +230,8 @@ def test_a_signal_finishes_the_step_writes_a_checkpoint_and_says_how_to_go_on(to
     assert resumed[:2] == ["python", "train.py"]
     parameters, given = train.read_command_line(Parameters, "", resumed[2:])
     assert (parameters.checkpoint, parameters.batch_size, parameters.workers) == ("auto", 2, 1)
-    *_, loaders = train.find_start(parameters)
-    assert loaders["iteration"] == state["iteration"]
+    _, found = train.find_start(parameters)
+    assert found["iteration"] == state["iteration"]
     assert "iterations" in given
 
 
@@ -325,9 +318,9 @@ def test_without_hard_links_the_checkpoint_before_is_renamed(tmp_path, monkeypat
     assert torch.load(tmp_path / PREVIOUS, weights_only=True) == {"a": 2}
 
 
-def copy_of(folder, target):
+def copy_of(folder, target, pattern="*"):
     target.mkdir()
-    for path in folder.iterdir():
+    for path in folder.glob(pattern):
         (target / path.name).write_bytes(path.read_bytes())
     return target
 
@@ -365,7 +358,7 @@ def test_a_truncated_checkpoint_names_itself_and_auto(toy_folder, tmp_path, whol
 
 
 def test_other_lists_are_refused(toy_folder, tmp_path, whole):
-    moved = copy_of(toy_folder_lists(toy_folder, tmp_path / "lists"), tmp_path / "moved")
+    moved = copy_of(toy_folder, tmp_path / "moved", "*.json")
     images = json.loads((moved / "TRAIN_images.json").read_text())
     (tmp_path / "elsewhere").symlink_to(Path(images[0]).parent)
     (moved / "TRAIN_images.json").write_text(json.dumps([str(tmp_path / "elsewhere" / Path(path).name) for path in images]))
@@ -381,13 +374,6 @@ def test_other_lists_are_refused(toy_folder, tmp_path, whole):
             main(parameters)
         objects[0]["boxes"][0][0] -= 1
         (moved / f"{split}_objects.json").write_text(json.dumps(objects))
-
-
-def toy_folder_lists(toy_folder, target):
-    target.mkdir()
-    for path in toy_folder.glob("*.json"):
-        (target / path.name).write_bytes(path.read_bytes())
-    return target
 
 
 # ------------------------------------------------------------------------------------------------------------ the disk
@@ -427,6 +413,6 @@ def test_a_folder_that_can_not_be_written_in_stops_before_the_training(toy_folde
             main(settings(toy_folder, folder))
 
 
-def test_progress_is_all_that_changes_in_a_checkpoint_without_steps(toy_folder, tmp_path, whole):
+def test_all_of_the_progress_is_in_a_checkpoint(whole):
     state = load_checkpoint(whole / LAST)
     assert {item.name for item in dataclasses.fields(train.Progress)} <= set(state)

@@ -29,21 +29,8 @@ LABEL_MAP = {"background": 0, "cat": 1, "dog": 2}
 SIZE = 90, 60  # of the pictures, pixels
 
 
-class ThinBase(nn.Module):
-    """In place of VGGBase: feature maps of the same shapes from one convolution each."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv4_3 = nn.Conv2d(3 * 16, 512, kernel_size=1)
-        self.conv7 = nn.Conv2d(3 * 16, 1024, kernel_size=1)
-
-    def forward(self, image):
-        patches = F.pixel_unshuffle(F.interpolate(image, (152, 152)), 4)  # (N, 48, 38, 38)
-        return F.relu(self.conv4_3(patches)), F.relu(self.conv7(F.avg_pool2d(patches, 2)))
-
-
 class ThinAuxiliaryConvolutions(nn.Module):
-    """In place of AuxiliaryConvolutions, likewise."""
+    """In place of AuxiliaryConvolutions: feature maps of the same shapes from one convolution each."""
 
     def __init__(self):
         super().__init__()
@@ -55,9 +42,8 @@ class ThinAuxiliaryConvolutions(nn.Module):
 
 
 @pytest.fixture
-def thin_network(monkeypatch):
+def thin_network(thin_base, monkeypatch):
     """New networks are thin."""
-    monkeypatch.setattr(model, "VGGBase", ThinBase)
     monkeypatch.setattr(model, "AuxiliaryConvolutions", ThinAuxiliaryConvolutions)
 
 

@@ -6,7 +6,6 @@ import json
 import math
 import re
 import shutil
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,9 +15,11 @@ import model
 import train
 from checkpoints import load_checkpoint, load_model, model_state, save_checkpoint
 from datasets import ShuffledBatches
+from eval import Evaluation
 from model import SSD300, MultiBoxLoss, VGGBase
-from thin import ThinBase
 from train import NonFiniteLossError, Parameters, create_optimizer, learning_rate, main, n_steps
+
+pytestmark = pytest.mark.usefixtures("thin_base")
 
 N_VOC_IMAGES = 16_551  # VOC2007 and VOC2012 trainval
 
@@ -38,14 +39,6 @@ def small(toy_folder, output_folder, **changes):
     return Parameters(**{**settings, **changes})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def thin_base():
-    """A base that costs little: what is tested here is everything around the network."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "VGGBase", ThinBase)
-        yield
-
-
 @pytest.fixture(scope="module")
 def toy_checkpoint(toy_folder, tmp_path_factory, thin_base):
     """In place of the fixture of that name for all tests: weights for a network with the thin base."""
@@ -60,6 +53,14 @@ def trained(toy_folder, tmp_path_factory, thin_base):
     """The folder and the history of a training of one epoch, the first half of a training of two."""
     folder = tmp_path_factory.mktemp("trained")
     return folder, main(small(toy_folder, folder))
+
+
+@pytest.fixture
+def validated(monkeypatch):
+    """In place of validating: the parts of the epochs' rows that are in this list, in order, and then none."""
+    rows, evaluation = [], Evaluation({"a": math.nan}, math.nan, {})
+    monkeypatch.setattr(train, "validate", lambda *args: (evaluation, rows.pop(0) if rows else {}))
+    return rows
 
 
 # -------------------------------------------------------------------------------------------------------------- schedule
@@ -134,16 +135,9 @@ def test_training_that_goes_on_equals_training_without_a_break(toy_folder, tmp_p
         assert torch.equal(momentum["momentum_buffer"], theirs["optimizer"]["state"][number]["momentum_buffer"])
 
 
-def test_the_best_checkpoint_is_the_one_with_the_highest_map(toy_folder, tmp_path, monkeypatch):
-    maps = iter([0.1, 0.3, 0.2])
-
-    def validate(*args):
-        return None, {"validation_loss": 1.0, "mAP": next(maps)}
-
-    monkeypatch.setattr(train, "validate", validate)
-    monkeypatch.setattr(train, "print_average_precisions", lambda *args: None)
-    with pytest.raises(StopIteration):  # the fourth validation: main asks once more, as this one returned no evaluation
-        main(small(toy_folder, tmp_path, iterations=3 * 0.1875))
+def test_the_best_checkpoint_is_the_one_with_the_highest_map(toy_folder, tmp_path, validated):
+    validated += [{"validation_loss": 1.0, "mAP": mAP} for mAP in (0.1, 0.3, 0.2)]
+    main(small(toy_folder, tmp_path, iterations=3 * 0.1875))
     best = load_checkpoint(tmp_path / "BEST_checkpoint_ssd300.pth.tar")
     last = load_checkpoint(tmp_path / "checkpoint_ssd300.pth.tar")
     assert (best["epoch"], best["best_mAP"]) == (2, 0.3)
@@ -180,7 +174,7 @@ def test_a_batch_in_parts_gives_the_same_result_as_a_whole(toy_folder, tmp_path,
         torch.testing.assert_close(ours[name], weights, rtol=1e-4, atol=1e-6)
 
 
-def test_no_part_is_larger_than_asked_for(toy_folder, tmp_path, monkeypatch):
+def test_no_part_is_larger_than_asked_for(toy_folder, tmp_path, monkeypatch, validated):
     sizes, forward = [], SSD300.forward
 
     def seen(self, images):
@@ -188,8 +182,6 @@ def test_no_part_is_larger_than_asked_for(toy_folder, tmp_path, monkeypatch):
         return forward(self, images)
 
     monkeypatch.setattr(SSD300, "forward", seen)
-    monkeypatch.setattr(train, "validate", lambda *args: (SimpleNamespace(average_precisions={}, mAP=math.nan), {}))
-    monkeypatch.setattr(train, "print_average_precisions", lambda *args: None)
     main(small(toy_folder, tmp_path, iterations=2 * 5 / 32, batch_size=5, images_at_once=2))
     assert sizes == [2, 2, 1, 1]  # a batch of five, one of one
 
@@ -284,10 +276,8 @@ def test_toy_settings_give_way_to_what_is_given(toy_folder, tmp_path, monkeypatc
     assert (seen[1].batch_size, seen[1].lr) == (train.TOY["batch_size"], Parameters.lr)
 
 
-def test_a_step_changes_every_weight_of_the_whole_network(toy_folder, tmp_path, monkeypatch):
+def test_a_step_changes_every_weight_of_the_whole_network(toy_folder, tmp_path, monkeypatch, validated):
     monkeypatch.setattr(model, "VGGBase", VGGBase)
-    monkeypatch.setattr(train, "validate", lambda *args: (SimpleNamespace(average_precisions={}, mAP=math.nan), {}))
-    monkeypatch.setattr(train, "print_average_precisions", lambda *args: None)
     parameters = small(toy_folder, tmp_path, iterations=1 / 32, batch_size=1, warm_up=0.0)
     before = train.create_model(None, {"background": 0, "a": 1, "b": 2}, parameters, torch.device("cpu")).state_dict()
     main(parameters)
@@ -311,7 +301,7 @@ def test_it_learns_from_scratch(toy_folder, tmp_path):
 
 @pytest.mark.parametrize(("bad_step", "value"), [(4, math.nan), (5, math.inf), (6, math.nan)])
 def test_a_loss_that_is_not_finite_stops_with_its_batch_and_keeps_the_checkpoint(
-    toy_folder, tmp_path, monkeypatch, bad_step, value
+    toy_folder, tmp_path, monkeypatch, validated, bad_step, value
 ):
     calls = []
     compare = MultiBoxLoss.compare
@@ -322,7 +312,6 @@ def test_a_loss_that_is_not_finite_stops_with_its_batch_and_keeps_the_checkpoint
         return {**losses, "localization": losses["localization"] + value} if len(calls) == bad_step else losses
 
     monkeypatch.setattr(MultiBoxLoss, "compare", bad_compare)
-    monkeypatch.setattr(train, "validate", lambda *args: (None, {}))
     with pytest.raises(NonFiniteLossError) as raised:
         main(small(toy_folder, tmp_path, iterations=0.375))
     assert len(calls) == bad_step
