@@ -1,4 +1,8 @@
-"""The network and its loss: SSD300 on a VGG-16 base, and the MultiBox loss (Liu et al. 2016, https://arxiv.org/abs/1512.02325)."""
+"""
+The network and its loss: SSD300 on a VGG-16 base, and the MultiBox loss (Liu et al. 2016, https://arxiv.org/abs/1512.02325).
+
+Below them is what scripts need to run them: the choice of device and precision, several processes, and signals to stop.
+"""
 
 import contextlib
 import os
@@ -525,10 +529,10 @@ def choose_precision(device, precision):
     :raises ValueError: another precision
     """
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if precision != "auto" and precision not in dtypes:
-        raise ValueError(f"precision: expected auto, {', '.join(dtypes)}, got {precision!r}")
-    if precision != "auto":
+    if precision in dtypes:
         return dtypes[precision]
+    if precision != "auto":
+        raise ValueError(f"precision: expected auto, {', '.join(dtypes)}, got {precision!r}")
     if device.type == "cuda":  # bfloat16 came with Ampere, capability 8.0
         return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     # float32 on older releases of torch, which have no public way to ask what the processor can do
