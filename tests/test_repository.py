@@ -81,26 +81,6 @@ def test_every_departure_from_the_paper_stands_in_the_remarks():
     assert sorted(listed) == sorted(tags)
 
 
-def test_commands_in_the_readme_have_only_flags_that_exist():
-    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
-    prose = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
-    spans = [span for span in re.findall(r"`([^`\n]+)`", prose) if "--" in span]
-    commands = [line for block in blocks for line in block.splitlines()] + spans
-    checked = 0
-    for command in commands:
-        used = re.search(r"(\w+)\.py\b", command)
-        flags = re.findall(r" --([\w-]+)", command[used.end() :] if used else command)  # before it are those of torchrun
-        known = {
-            field.name.replace("_", "-")
-            for script in ([used[1]] if used else ENTRIES)
-            for field in dataclasses.fields(importlib.import_module(script).Parameters)
-        }
-        for flag in flags:
-            assert flag.removeprefix("no-") in known | {"help"}, command
-            checked += 1
-    assert checked >= 8
-
-
 def test_the_readmes_table_of_files_names_what_exists():
     section = README[README.index("## The files") : README.index("## Remarks")]
     rows = re.findall(r"^\| (`.*?) \| (.*?) \|$", section, flags=re.MULTILINE)
