@@ -1,8 +1,10 @@
 """The data set: photographs and their objects, as the lists of create_data_lists.py name them."""
 
+import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import reprlib
 import signal
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from utils import IMAGE_SIZE, MAX_COORDINATE, MIN_SIDE, transform
@@ -22,6 +24,10 @@ PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 # many take 360 MB in each process that reads pictures, and up to three times as much while they are converted.
 MAX_PIXELS = 120_000_000
 MAX_PICTURE_SIDE = 65_535  # pixels, as in JPEG files; the memory that resampling takes grows with it, too
+
+# Pixels that are decoded for each one wanted, along a side, before a part is resampled. With 1.5, what that changes is less than
+# the difference between bilinear and bicubic resampling.
+DECODED_PIXELS = 1.5
 
 
 def read_list(data_folder, name):
@@ -92,7 +98,35 @@ def upright_rgb(image):
         raise ValueError(f"expected 8 bits a channel, got Pillow's mode {image.mode}: scale its values to 0 ... 255 first")
     if "transparency" in image.info:  # of a palette, which Pillow converts in two steps
         image = image.convert("RGBA")
-    return ImageOps.exif_transpose(image).convert("RGB")
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    return image if image.mode == "RGB" else image.convert("RGB")  # most are RGB and upright: these are not copied
+
+
+@contextlib.contextmanager
+def naming_file(path, remedy):
+    """A context in which every error of reading a picture becomes a ValueError that names the file and what to do with it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow says about metadata, and about sizes, which are limited here
+            yield
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path}: not readable as a picture (none of {', '.join(PICTURE_FORMATS)}): {remedy}") from error
+    except Exception as error:  # whatever a damaged file leads Pillow to
+        reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path}: not readable as a picture ({reason}): {remedy}") from error
+
+
+def open_picture(path):
+    """A picture file as a PIL image, which is not decoded before its pixels are asked for."""
+    if os.path.getsize(path) > 4 * MAX_PIXELS:
+        raise ValueError(f"it has more than {4 * MAX_PIXELS:,} bytes")
+    with open(path, "rb") as file:
+        content = io.BytesIO(file.read())  # of a file, Pillow would read as much as the file says, not as much as there is
+    image = Image.open(content, formats=PICTURE_FORMATS)
+    if max(image.size) > MAX_PICTURE_SIDE or image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} pixels are too many")
+    return image
 
 
 def read_image(path, remedy="replace it"):
@@ -104,22 +138,56 @@ def read_image(path, remedy="replace it"):
     :return: PIL image, upright and RGB
     :raises ValueError: the file can not be read as a picture, or as one of a sensible size; the message names it
     """
-    try:
-        if os.path.getsize(path) > 4 * MAX_PIXELS:
-            raise ValueError(f"it has more than {4 * MAX_PIXELS:,} bytes")
-        with open(path, "rb") as file:
-            content = io.BytesIO(file.read())  # of a file, Pillow would read as much as the file says, not as much as there is
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Pillow says about metadata, and about sizes, which are limited here
-            with Image.open(content, formats=PICTURE_FORMATS) as image:
-                if max(image.size) > MAX_PICTURE_SIDE or image.width * image.height > MAX_PIXELS:
-                    raise ValueError(f"{image.width} x {image.height} pixels are too many")
-                return upright_rgb(image)
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path}: not readable as a picture (none of {', '.join(PICTURE_FORMATS)}): {remedy}") from error
-    except Exception as error:  # whatever a damaged file leads Pillow to
-        reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: not readable as a picture ({reason}): {remedy}") from error
+    with naming_file(path, remedy):
+        image = upright_rgb(open_picture(path))
+        image.load()
+        return image
+
+
+class PictureFile:
+    """
+    A picture file that is decoded when it is known how large it is needed: a JPEG decoder can make a half, a quarter or an eighth
+    of the pixels along each side in much less time than all of them. For utils.cut_out this is a PIL image.
+    """
+
+    def __init__(self, path, remedy="replace it"):
+        """:param path, remedy: see read_image, which raises the same as this and as resize"""
+        self.path, self.remedy = path, remedy
+        with naming_file(path, remedy):
+            self.image = upright_rgb(open_picture(path))  # those that have to be turned or converted are decoded by that
+        self.width, self.height = self.image.size
+        self.scale = 1  # pixels of the file along a side for one of the image
+
+    def resize(self, size, resample, box):
+        """
+        A part of the picture in another size.
+
+        :param size: (width, height) in pixels
+        :param resample: one of PIL.Image.Resampling
+        :param box: (x_min, y_min, x_max, y_max) of the part, in pixels of the whole picture
+        :return: PIL image
+        """
+        x_min, y_min, x_max, y_max = box
+        enough = [
+            math.ceil(DECODED_PIXELS * size[0] * self.width / (x_max - x_min)),
+            math.ceil(DECODED_PIXELS * size[1] * self.height / (y_max - y_min)),
+        ]
+        with naming_file(self.path, self.remedy):
+            if self.scale > 1:  # decoded before, and not for this
+                self.image = open_picture(self.path)
+            drafted = self.image.draft("RGB", enough)  # None if it is no JPEG file, or is decoded already
+            self.scale = self.width / drafted[1][2] if drafted else 1
+            return self.image.resize(size, resample, box=[edge / self.scale for edge in box])
+
+
+def keep_freed_memory():
+    """
+    Let this process use memory again that it has freed. Each item takes some megabytes for a moment, and the GNU C library gives
+    them back as soon as they are more than twice the largest block freed so far; the system then clears every page that it hands
+    out anew, which would take a third of an item's time. So a large block is freed once. Other libraries have other rules, and
+    lose nothing by this.
+    """
+    torch.empty(16 * 2**20, dtype=torch.uint8)  # bytes
 
 
 class PascalVOCDataset(Dataset):
@@ -150,6 +218,7 @@ class PascalVOCDataset(Dataset):
         self.objects = read_list(data_folder, f"{split}_objects.json")
         self.label_map = read_list(data_folder, "label_map.json")
         self._check(data_folder)
+        keep_freed_memory()
 
     def _check(self, data_folder):
         """Raise an error that names the list and the place if the lists are not what create_data_lists() writes."""
@@ -192,7 +261,7 @@ class PascalVOCDataset(Dataset):
 
     def __getitem__(self, i):
         take_out = "take it out of ImageSets/Main and make the lists again (create_data_lists.py --verify finds all such faults)"
-        image = read_image(self.images[i], f"replace it, or {take_out}")
+        image = PictureFile(self.images[i], f"replace it, or {take_out}")
         objects = self.objects[i]
         boxes = torch.tensor(objects["boxes"], dtype=torch.float32).view(-1, 4)  # pixels
         labels = torch.tensor(objects["labels"], dtype=torch.int64)
@@ -255,11 +324,12 @@ def ordered_batches(n_images, batch_size, rank=0, n_processes=1):
     return batches[rank::n_processes]
 
 
-def leave_group(worker):
+def start_worker(worker):
     """
-    For the processes that read images: Ctrl-C, and SIGTERM from a shell or a cluster, go to the whole group of processes that a
-    program is. They leave it, as it is the main process that decides what to do; it ends them, by SIGTERM if need be.
+    What a process that reads images begins with. Ctrl-C, and SIGTERM from a shell or a cluster, go to the whole group of
+    processes that a program is. It leaves them: the main process decides what to do, and ends it, by SIGTERM if need be.
     """
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "setpgrp"):  # not on Windows
         os.setpgrp()
@@ -293,7 +363,7 @@ def create_loader(dataset, batches, workers, device):
         batch_sampler=batches,
         collate_fn=collate_fn,
         num_workers=workers,
-        worker_init_fn=leave_group,
+        worker_init_fn=start_worker,
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",  # memory that a GPU can fetch from while the processor goes on
     )

@@ -80,7 +80,7 @@ def annotate(original_image, detections, label_map):
     :param label_map: {class name: number}, for the colours
     :return: PIL image, RGB
     """
-    annotated_image = upright_rgb(original_image)
+    annotated_image = upright_rgb(original_image).copy()
     pen = ImageDraw.Draw(annotated_image)
     shorter_side = min(annotated_image.size)
     line_width = max(1, round(shorter_side / 150))

@@ -354,16 +354,12 @@ def decimate(tensor, m):
 
     :param tensor: any tensor
     :param m: a step for each dimension; None keeps the dimension whole
-    :return: the smaller tensor
+    :return: the smaller tensor, a view
     :raises ValueError: not one step for each dimension
     """
     if len(m) != tensor.dim():
         raise ValueError(f"decimate: expected {tensor.dim()} steps for a tensor {tuple(tensor.shape)}, got {m}")
-    for dimension, step in enumerate(m):
-        if step is not None:
-            indices = torch.arange(0, tensor.size(dimension), step, device=tensor.device)
-            tensor = tensor.index_select(dimension, indices)
-    return tensor
+    return tensor[tuple(slice(None, None, step) for step in m)]
 
 
 # ------------------------------------------------------------------------------------------------------------ transforms
@@ -385,40 +381,58 @@ CONTRAST = SATURATION = (0.5, 1.5)  # factor
 HUE = 18 / 180  # of the colour circle, either way
 
 
-def photometric_distort(image, rng):
+def scale_saturation(pixels, factor):
+    """
+    Multiply the saturation of each pixel, up to that of a pure colour. In HSV the value is the largest channel, the saturation
+    says how far below it the smallest is: hue and value stay if the distances of all channels from the largest grow alike.
+
+    :param pixels: (3, height, width) float, RGB; :param factor: 0 makes all grey; :return: the same, changed
+    """
+    value = pixels.amax(dim=0)
+    spread = value - pixels.amin(dim=0)
+    factor = (value / spread.clamp(min=1e-6)).clamp(max=factor)  # value / spread takes the smallest channel to 0, a pure colour
+    return value - (value - pixels).mul_(factor)
+
+
+def turn_hue(pixels, turn):
+    """
+    Turn the hue of each pixel on the circle of colours: red, after a sixth yellow, then green, cyan, blue, magenta, red. Up to a
+    sixth away from its own colour a channel is at its highest, from two sixths on at its lowest, and between it falls evenly.
+
+    :param pixels: (3, height, width) float, RGB; :param turn: part of the circle, at most a third; :return: the same, changed
+    """
+    red, green, blue = pixels
+    highest, lowest = pixels.amax(dim=0), pixels.amin(dim=0)
+    spread = highest - lowest
+    divisor = spread.clamp(min=1e-6)  # grey has no hue: any will do
+    near_green, near_blue = (blue - red) / divisor + 2, (red - green) / divisor + 4
+    hue = torch.where(highest == red, (green - blue) / divisor, torch.where(highest == green, near_green, near_blue))  # sixths
+    own_hue = torch.tensor([0, 2, 4]).view(3, 1, 1)
+    closeness = (hue + 6 * turn - own_hue).abs_().sub_(3).abs_()  # of each channel: 3 at its own hue, 0 opposite
+    return closeness.sub_(1).clamp_(0, 1).mul_(spread).add_(lowest)
+
+
+def photometric_distort(pixels, rng):
     """
     Change brightness, contrast, saturation and hue, each with a chance of one half, in random order.
 
     DEVIATION(photometric-order): in the authors' code only contrast changes place, first or last, and colours are distorted
     before the image is zoomed out and cropped; here afterwards, on fewer pixels, and the filling keeps its colour.
 
-    :param image: PIL image, RGB; left as it is
+    :param pixels: (3, height, width) float, RGB from 0 to 255; left as it is
     :param rng: numpy Generator
-    :return: PIL image
+    :return: the same, distorted
     """
-    grey_levels = np.arange(256)
-
-    def brightness(image):
-        return image.point((grey_levels + rng.uniform(-BRIGHTNESS, BRIGHTNESS)).clip(0, 255).round().tolist() * 3)
-
-    def contrast(image):
-        return image.point((grey_levels * rng.uniform(*CONTRAST)).clip(0, 255).round().tolist() * 3)
-
-    def saturation(image):
-        h, s, v = image.convert("HSV").split()
-        s = s.point((grey_levels * rng.uniform(*SATURATION)).clip(0, 255).round().tolist())
-        return Image.merge("HSV", (h, s, v)).convert("RGB")
-
-    def hue(image):
-        h, s, v = image.convert("HSV").split()
-        shift = round(256 * rng.uniform(-HUE, HUE))  # Pillow's circle has 256 steps
-        return Image.merge("HSV", (h.point(((grey_levels + shift) % 256).tolist()), s, v)).convert("RGB")
-
-    distortions = (brightness, contrast, saturation, hue)
+    distortions = (
+        lambda pixels: (pixels + rng.uniform(-BRIGHTNESS, BRIGHTNESS)).clamp_(0, 255),
+        lambda pixels: (pixels * rng.uniform(*CONTRAST)).clamp_(0, 255),
+        lambda pixels: scale_saturation(pixels, rng.uniform(*SATURATION)),
+        lambda pixels: turn_hue(pixels, rng.uniform(-HUE, HUE)),
+    )
     for i in rng.permutation(len(distortions)):
         if rng.random() < 0.5:
-            image = distortions[i](image)
-    return image
+            pixels = distortions[i](pixels)
+    return pixels
 
 
 def zoom_out(width, height, rng):
@@ -462,16 +476,16 @@ def random_crop(window, boxes_px, rng):
             return tuple(crops[good.argmax()].tolist())
 
 
-def cut_out(image, window, distort=None):
+def cut_out(image, window, rng=None):
     """
     The pixels of a window of an image, 300 x 300, in one resampling; where the window reaches beyond the image it is filled.
 
     DEVIATION(resize): always bilinear; the authors' code draws one of five ways to resample in training.
 
-    :param image: PIL image, RGB
+    :param image: PIL image, RGB, or datasets.PictureFile
     :param window: (x_min, y_min, x_max, y_max) in pixels of the image
-    :param distort: changes the colours of the image's part (not of the filling): PIL image -> PIL image
-    :return: PIL image, 300 x 300
+    :param rng: numpy Generator, if the colours of the image's part (not of the filling) are to be distorted
+    :return: (3, 300, 300) float, RGB from 0 to 255
     """
     places, source = [], []  # of the part that shows the image: edges in the result's whole pixels, and in the image's
     for low, high, side in ((window[0], window[2], image.width), (window[1], window[3], image.height)):
@@ -481,23 +495,14 @@ def cut_out(image, window, distort=None):
         places.append(place)
         source.append([min(max(low + edge / scale, 0), side) for edge in place])
     (left, right), (top, bottom) = places
-    canvas = Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), FILLER)
+    canvas = torch.tensor(FILLER, dtype=torch.float32).view(3, 1, 1).repeat(1, IMAGE_SIZE, IMAGE_SIZE)
     if right <= left or bottom <= top:  # a crop beside the image
         return canvas
     box = source[0][0], source[1][0], source[0][1], source[1][1]
     part = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=box)
-    canvas.paste(part if distort is None else distort(part), (left, top))
+    pixels = torch.from_numpy(np.ascontiguousarray(np.asarray(part).transpose(2, 0, 1))).float()
+    canvas[:, top:bottom, left:right] = pixels if rng is None else photometric_distort(pixels, rng)
     return canvas
-
-
-def to_tensor(image):
-    """
-    :param image: PIL image, RGB
-    :return: (3, height, width) float, normalised with ImageNet's mean and standard deviation
-    """
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float()
-    mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
-    return pixels.sub_(255 * mean).div_(255 * std)
 
 
 def transform(image, boxes, labels, difficulties, split, rng=None):
@@ -505,7 +510,7 @@ def transform(image, boxes, labels, difficulties, split, rng=None):
     Make a picture the network's input; for training, with the augmentations of the paper (sections 2.2 and 3.6). They decide on
     a window of the picture first and touch the pixels once: the window alone is resampled, then distorted in colour.
 
-    :param image: PIL image, RGB
+    :param image: PIL image, RGB, or datasets.PictureFile
     :param boxes: (n, 4) float, boundary coordinates in pixels; n may be 0
     :param labels: (n,) long
     :param difficulties: (n,) bool
@@ -517,28 +522,26 @@ def transform(image, boxes, labels, difficulties, split, rng=None):
     """
     if split not in ("TRAIN", "TEST"):
         raise ValueError(f"split: expected 'TRAIN' or 'TEST', got {split!r}")
-    window, flip, distort = (0, 0, image.width, image.height), False, None
-    if split == "TRAIN":
-        rng = np.random.default_rng() if rng is None else rng
+    window, flip = (0, 0, image.width, image.height), False
+    rng = None if split == "TEST" else rng or np.random.default_rng()
+    if rng is not None:
         if rng.random() < 0.5:
             window = zoom_out(image.width, image.height, rng)
         window = random_crop(window, boxes, rng)
         flip = rng.random() < 0.5
-
-        def distort(part):
-            return photometric_distort(part, rng)
 
     low, high = torch.tensor(window[:2], dtype=torch.float32), torch.tensor(window[2:], dtype=torch.float32)
     centres = xy_to_cxcy(boxes)[:, :2]
     stays = ((centres >= low) & (centres <= high)).all(dim=1)  # (n,)
     boxes = ((boxes[stays] - low.repeat(2)) / (high - low).repeat(2)).clamp(0, 1)  # what sticks out of the window is cut off
 
-    image = cut_out(image, window, distort)
+    pixels = cut_out(image, window, rng)
     if flip:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = pixels.flip(2)
         x_min, y_min, x_max, y_max = boxes.unbind(dim=1)
         boxes = torch.stack([1 - x_max, y_min, 1 - x_min, y_max], dim=1)
-    return to_tensor(image), boxes, labels[stays], difficulties[stays]
+    mean, std = torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
+    return pixels.sub_(255 * mean).div_(255 * std), boxes, labels[stays], difficulties[stays]
 
 
 # ------------------------------------------------------------------------------------------------ mean average precision
@@ -690,10 +693,7 @@ def read_command_line(parameters_class, description, argv=None, positional=()):
 
 
 def describe_error(error):
-    """
-    What a script says when it stops because of an expected error. Errors from a DataLoader's workers come with the whole
-    traceback as their message, of which the last line is the one that helps.
-    """
+    """What a script says when it stops because of an expected error; of a DataLoader worker's, the last line of its traceback."""
     message = str(error).strip()
     if message.startswith("Caught "):
         message = message.splitlines()[-1].partition(": ")[2]

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import model
 from checkpoints import model_state, save_checkpoint
 from create_data_lists import create_toy_data
 from model import FEATURE_MAPS, SSD300
 from thin import ThinBase
+from utils import transform
 
 SHARED = Path(os.environ.get("SSD_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
@@ -93,6 +95,17 @@ def toy_checkpoint(toy_folder, tmp_path_factory):
     path = tmp_path_factory.mktemp("checkpoint") / "random.pth.tar"
     save_checkpoint(path, model_state(network, label_map))
     return path
+
+
+def network_input(pixels):
+    """
+    A picture as a detector gets it.
+
+    :param pixels: (height, width, 3) uint8 array
+    :return: (1, 3, 300, 300) float
+    """
+    nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool)
+    return transform(Image.fromarray(pixels), *nothing, "TEST")[0].unsqueeze(0)
 
 
 def tutorial_priors():

@@ -1,5 +1,6 @@
 """Slow and obvious versions of what the code does fast: plain Python loops, straight from the definitions."""
 
+import colorsys
 import math
 
 import torch
@@ -58,6 +59,18 @@ def slow_transform_boxes(boxes_px, window, flip):
         boxes.append([(left - x_min) / width, (top - y_min) / height, (right - x_min) / width, (bottom - y_min) / height])
         kept.append(place)
     return boxes, kept
+
+
+def slow_scale_saturation(colour, factor):
+    """A colour, red, green and blue from 0 to 255, with its saturation multiplied."""
+    h, s, v = colorsys.rgb_to_hsv(*[level / 255 for level in colour])
+    return [255 * level for level in colorsys.hsv_to_rgb(h, min(1.0, s * factor), v)]
+
+
+def slow_turn_hue(colour, turn):
+    """A colour with its hue turned by a part of the circle."""
+    h, s, v = colorsys.rgb_to_hsv(*[level / 255 for level in colour])
+    return [255 * level for level in colorsys.hsv_to_rgb((h + turn) % 1.0, s, v)]
 
 
 # ------------------------------------------------------------------------------------------------ mean average precision

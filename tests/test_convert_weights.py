@@ -14,9 +14,10 @@ from torchvision.models.detection.image_list import ImageList
 
 import detect as detect_script
 from checkpoints import load_checkpoint, load_model
+from conftest import network_input
 from convert_weights import Parameters, main
 from model import UnavailableWeightsError
-from utils import cxcy_to_xy, gcxgcy_to_cxcy, label_map, read_command_line, to_tensor
+from utils import cxcy_to_xy, gcxgcy_to_cxcy, label_map, read_command_line
 
 ROOT = Path(__file__).resolve().parents[1]
 CATEGORIES = SSD300_VGG16_Weights.COCO_V1.meta["categories"]
@@ -61,7 +62,7 @@ def images():
     """A picture as their input, values from 0 to 1, and as ours; both (1, 3, 300, 300)."""
     pixels = torch.randint(0, 256, (300, 300, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     picture = pixels.permute(2, 0, 1).unsqueeze(0) / 255
-    return picture, to_tensor(Image.fromarray(pixels.numpy())).unsqueeze(0)
+    return picture, network_input(pixels.numpy())
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from datasets import PascalVOCDataset, ShuffledBatches, collate_fn, ordered_batches, read_image, read_list
+from datasets import PascalVOCDataset, PictureFile, ShuffledBatches, collate_fn, ordered_batches, read_image, read_list
 from utils import create_data_lists
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -188,6 +188,61 @@ def test_boxes_refer_to_the_upright_picture(tmp_path):
     assert (quarter == quarter[:, :1]).all(), "the box holds one colour"
 
 
+def photograph(width, height):
+    """Something with soft and sharp edges and a little noise: PIL image."""
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 256, (height // 40, width // 40, 3), dtype=np.uint8))
+    pixels = np.array(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(float)
+    pixels[height // 3 : height // 2, width // 4 : width // 2] = (250, 240, 30)
+    return Image.fromarray((pixels + rng.normal(0, 4, pixels.shape)).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize(("mode", "ending"), [("RGB", "jpg"), ("L", "jpg"), ("CMYK", "jpg"), ("RGB", "png"), ("P", "png")])
+def test_a_picture_file_resizes_like_the_decoded_picture(mode, ending, orientation, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = photograph(240, 160)
+    path = tmp_path / f"x.{ending}"
+    (image.quantize(64) if mode == "P" else image.convert(mode)).save(path, exif=exif)
+    picture, whole = PictureFile(path), read_image(path)
+    assert (picture.width, picture.height) == whole.size
+    for size, box in (((300, 300), (0, 0, *whole.size)), ((120, 90), (10.5, 20.25, 100, 110)), ((30, 20), (0, 0, 30, 20))):
+        expected = np.array(whole.resize(size, Image.Resampling.BILINEAR, box))
+        assert (np.array(picture.resize(size, Image.Resampling.BILINEAR, box)) == expected).all()
+
+
+def test_a_jpeg_file_is_decoded_at_a_fraction_of_its_size_without_visible_loss(tmp_path):
+    photograph(1200, 901).save(tmp_path / "x.jpg", quality=95)
+    whole = read_image(tmp_path / "x.jpg")
+    for size, box, scale in (
+        ((300, 300), (0, 0, 1200, 901), 2),
+        ((300, 300), (0, 0, 1200, 890), 1),  # 445 rows would be left of the half, less than 1.5 x 300
+        ((200, 150), (0, 0, 1200, 901), 4),
+        ((100, 74), (0, 0, 1200, 901), 8),
+        ((20, 10), (0, 0, 1200, 901), 8),  # the decoder can not do less
+        ((61, 33), (300.5, 200, 700, 500.75), 4),
+        ((300, 300), (600, 400, 1200, 901), 1),
+    ):
+        picture = PictureFile(tmp_path / "x.jpg")
+        pixels = np.array(picture.resize(size, Image.Resampling.BILINEAR, box)).astype(int)
+        assert picture.scale == pytest.approx(scale)
+        exact = np.array(whole.resize(size, Image.Resampling.BILINEAR, box)).astype(int)
+        bicubic = np.array(whole.resize(size, Image.Resampling.BICUBIC, box)).astype(int)
+        difference = np.abs(pixels - exact).mean()
+        assert (difference > 0) == (scale > 1)
+        assert difference <= max(np.abs(bicubic - exact).mean(), 0.5)
+
+
+def test_a_picture_file_that_was_decoded_small_can_be_decoded_large(tmp_path):
+    photograph(1200, 901).save(tmp_path / "x.jpg")
+    picture, box = PictureFile(tmp_path / "x.jpg"), (0, 0, 1200, 901)
+    for size in ((30, 30), (300, 300), (600, 600), (600, 600), (30, 30)):
+        fresh = PictureFile(tmp_path / "x.jpg").resize(size, Image.Resampling.BILINEAR, box)
+        difference = np.array(picture.resize(size, Image.Resampling.BILINEAR, box)).astype(int) - np.array(fresh)
+        assert np.abs(difference).mean() < 1
+
+
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow's own words about the TIFF file
 @pytest.mark.parametrize("ending", ["jpg", "png", "gif", "bmp", "tif", "webp"])
 def test_truncated_pictures_are_refused_by_name(ending, tmp_path):
@@ -197,8 +252,11 @@ def test_truncated_pictures_are_refused_by_name(ending, tmp_path):
     content = path.read_bytes()
     for length in (0, 3, 20, len(content) // 2):
         path.write_bytes(content[:length])
-        with pytest.raises(ValueError, match=rf"broken\.{ending}: not readable as a picture .*: replace it"):
+        message = rf"broken\.{ending}: not readable as a picture .*: replace it"
+        with pytest.raises(ValueError, match=message):
             read_image(path)
+        with pytest.raises(ValueError, match=message):
+            PictureFile(path).resize((30, 30), Image.Resampling.BILINEAR, (0, 0, 50, 40))
 
 
 def test_what_is_no_picture_or_not_there_is_refused_by_name(tmp_path):

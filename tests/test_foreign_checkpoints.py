@@ -16,7 +16,7 @@ from PIL import Image
 
 import checkpoints
 from checkpoints import load_base_weights, load_checkpoint, load_model
-from conftest import tutorial_priors
+from conftest import network_input, tutorial_priors
 from foreign import (
     amdegroot_order,
     amdegroot_priors,
@@ -32,7 +32,7 @@ from foreign import (
 )
 from model import SSD300
 from train import Parameters, create_model
-from utils import label_map, to_tensor
+from utils import label_map
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def picture():
 
 @pytest.fixture(scope="module")
 def our_input(picture):
-    return to_tensor(Image.fromarray(picture)).unsqueeze(0)
+    return network_input(picture)
 
 
 @pytest.fixture(scope="module")
