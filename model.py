@@ -327,31 +327,84 @@ class SSD300(nn.Module):
         :return: three lists of N tensors, best detection first: boxes (n, 4) in fractional xy, not clipped to the image; labels
             (n,) long; scores (n,). An image without detections has n = 0.
         """
-        n_images, n_priors, n_classes = predicted_scores.shape
-        boxes = cxcy_to_xy(gcxgcy_to_cxcy(predicted_locs.float(), self.priors_cxcy))  # (N, 8732, 4)
-        probabilities = predicted_scores.float().softmax(dim=2)[:, :, 1:]  # (N, 8732, C), C classes without the background
+        n_images, _, n_classes = predicted_scores.shape
+        probabilities = predicted_scores.float().softmax(dim=2)  # (N, 8732, n_classes)
+        probabilities[:, :, 0] = 0  # the background is not looked for
+        n_candidates = (probabilities > min_score).sum(dim=(1, 2), dtype=torch.int32)  # (N); int64 would take five times as long
+        n_most = max(n_candidates.tolist(), default=0)
 
-        # The best candidates of each class in each image
-        n_candidates = min(MAX_CANDIDATES_PER_CLASS, n_priors)
-        scores, prior = probabilities.transpose(1, 2).topk(n_candidates, dim=2)  # (N, C, 400) both
-        image, label, rank = (scores > min_score).nonzero(as_tuple=True)  # (n,) each, n candidates in the batch
-        scores, boxes, label = scores[image, label, rank], boxes[image, prior[image, label, rank]], label + 1
+        # Only better boxes suppress a box: the best candidates will do, six times as many as are wanted, or if too few stay, all.
+        for n_best in (min(6 * top_k, n_most), n_most):
+            boxes, score, group = self._best_candidates(probabilities, predicted_locs, min_score, n_best)
+            # A GPU can compare all pairs of boxes at once (a bit each: 1.2 GB); a processor has less to do image by image
+            at_once = boxes.is_cuda and len(boxes) < 100_000
+            kept = suppress(boxes, score, group, n_classes, max_overlap, at_once)
+            image = group[kept] // n_classes
+            n_kept = torch.bincount(image, minlength=n_images)  # (N)
+            if ((n_kept >= top_k) | (n_candidates <= n_best)).all():
+                break
 
-        # batched_nms keeps groups apart in one of two ways: a loop over them if there are many boxes, else by moving each group
-        # to a place of its own. The latter is right only for boxes without negative coordinates and with digits to spare: hence
-        # the shift, float64, and a bound that only senseless boxes reach.
-        far = 1e4  # sides of the image
-        shifted = boxes.double().clamp(-far, far) + far
-        kept = torchvision.ops.batched_nms(shifted, scores.double(), image * n_classes + label, max_overlap)  # best score first
-        kept = kept[image[kept].argsort(stable=True)]  # image by image, each image's best first
-
-        # The top_k of each image: a detection's rank is its distance from the first one of its image
-        n_kept = torch.bincount(image[kept], minlength=n_images)  # (N)
-        first = n_kept.cumsum(0) - n_kept  # (N)
-        rank = torch.arange(len(kept), device=kept.device) - first[image[kept]]
-        kept = kept[rank < top_k]
+        kept = kept[rank_in_group(image) < top_k]
         sizes = n_kept.clamp(max=top_k).tolist()
-        return list(boxes[kept].split(sizes)), list(label[kept].split(sizes)), list(scores[kept].split(sizes))
+        label = group[kept] % n_classes
+        return list(boxes[kept].split(sizes)), list(label.split(sizes)), list(score[kept].split(sizes))
+
+    def _best_candidates(self, probabilities, predicted_locs, min_score, n_best):
+        """
+        The pairs of a prior and a class that score highest in each image, of each class at most 400.
+
+        :param probabilities: (N, 8732, n_classes) float, 0 for the background
+        :param predicted_locs: (N, 8732, 4) float
+        :param min_score: only what is above it
+        :param n_best: the most of an image
+        :return: for the n candidates of the batch, image by image and each image's best first: boxes (n, 4) in fractional xy,
+            scores (n,), and groups (n,), the number of the image times n_classes plus the label
+        """
+        n_classes = probabilities.size(2)
+        scores, index = probabilities.flatten(1).topk(n_best, dim=1)  # (N, n_best) both
+        image, rank = (scores > min_score).nonzero(as_tuple=True)  # (n,) both
+        score, index = scores[image, rank], index[image, rank]
+        prior, label = index // n_classes, index % n_classes
+        group = image * n_classes + label
+
+        goes_on = rank_in_group(group) < MAX_CANDIDATES_PER_CLASS
+        image, prior, score, group = image[goes_on], prior[goes_on], score[goes_on], group[goes_on]
+        boxes = gcxgcy_to_cxcy(predicted_locs[image, prior].float(), self.priors_cxcy[prior])
+        return cxcy_to_xy(boxes), score, group
+
+
+def rank_in_group(group):
+    """For each element of group, (n,) long, from 0 and in any order: how many of the same group come before it, (n,) long."""
+    order = group.argsort(stable=True)
+    size = torch.bincount(group)
+    first = size.cumsum(0) - size  # where each group begins in that order
+    rank = torch.empty_like(group)
+    rank[order] = torch.arange(len(group), device=group.device) - first[group[order]]
+    return rank
+
+
+def suppress(boxes, scores, groups, n_classes, max_overlap, at_once):
+    """
+    Non-maximum suppression within each class of each image of a batch.
+
+    :param boxes: (n, 4) float, xy
+    :param scores: (n,) float
+    :param groups: (n,) long, the number of the image times n_classes plus the label
+    :param n_classes: number of classes, the background counted
+    :param max_overlap: of two boxes of a group whose Jaccard overlap is above this, the one with the lower score goes
+    :param at_once: compare the boxes of all images with one another, instead of those of each image
+    :return: (m,) long, the boxes that stay, in their order
+    """
+    # Groups are kept apart by moving each to a place of its own; that takes digits to spare, hence float64, and a bound, which
+    # only senseless boxes reach.
+    far = 1e4  # sides of the image
+    place = groups if at_once else groups % n_classes
+    moved = boxes.double().clamp(-far, far) + far + (2 * far + 1) * place.unsqueeze(1)
+    if at_once:
+        kept = torchvision.ops.nms(moved, scores.double(), max_overlap)
+    else:
+        kept = torchvision.ops.batched_nms(moved, scores.double(), groups // n_classes, max_overlap)
+    return kept.sort().values
 
 
 def match_priors(boxes_xy, is_object, priors_xy, threshold):

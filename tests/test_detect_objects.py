@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import tutorial_priors
-from model import MAX_CANDIDATES_PER_CLASS, SSD300
+from model import MAX_CANDIDATES_PER_CLASS, SSD300, rank_in_group, suppress
 from oracles import slow_detection, slow_jaccard_overlap
 from utils import cxcy_to_gcxgcy, xy_to_cxcy
 
@@ -246,6 +246,34 @@ def test_candidates_are_limited_before_suppression_not_after(model):
     apart = ((0.8, 0.8, 0.9, 0.9), 1, 0.5)  # the 401st
     assert len(model.detect_objects(*predictions(model, [[*pile, apart]]), 0.2, 0.5, 10)[0][0]) == 1
     assert len(model.detect_objects(*predictions(model, [[*pile[:-1], apart]]), 0.2, 0.5, 10)[0][0]) == 2
+
+
+@pytest.mark.parametrize("n_images", [1, 2])
+def test_where_the_best_candidates_suppress_each_other_all_the_others_have_their_turn(model, n_images):
+    crowd = [([0.1, 0.1, 0.4, 0.4], 1, 0.9 - 0.001 * i) for i in range(30)]  # of which one stays
+    others = [([0.6, 0.1 * i, 0.7, 0.1 * i + 0.08], 2, 0.5 - 0.01 * i) for i in range(4)]
+    images = [crowd + others, others][:n_images]
+    _, labels, scores = model.detect_objects(*predictions(model, images), min_score=0.2, max_overlap=0.5, top_k=3)
+    assert labels[0].tolist() == [1, 2, 2]
+    assert scores[0].tolist() == pytest.approx([0.9, 0.5, 0.49], abs=1e-5)
+    assert [label.tolist() for label in labels[1:]] == [[2, 2, 2]] * (n_images - 1)
+
+
+def test_the_rank_in_a_group_counts_those_before():
+    groups = torch.tensor([5, 0, 5, 2, 0, 5, 5])
+    assert rank_in_group(groups).tolist() == [0, 0, 1, 0, 1, 2, 3]
+    assert rank_in_group(groups[:0]).tolist() == []
+
+
+def test_all_images_at_once_give_what_each_image_gives(random):
+    n, n_classes = 3000, 4
+    centres, sizes = torch.rand(n, 2, generator=random), 0.05 + 0.2 * torch.rand(n, 2, generator=random)
+    boxes = torch.cat([centres - sizes, centres + sizes], dim=1)
+    boxes[::50] *= 1e6  # senseless ones
+    scores, groups = torch.rand(n, generator=random), torch.randint(1, 8 * n_classes, (n,), generator=random)
+    by_image = suppress(boxes, scores, groups, n_classes, 0.45, at_once=False)
+    assert torch.equal(suppress(boxes, scores, groups, n_classes, 0.45, at_once=True), by_image)
+    assert 100 < len(by_image) < 0.8 * n
 
 
 def test_predictions_of_low_precision_are_decoded_in_float32(model, random):
