@@ -346,8 +346,7 @@ class SSD300(nn.Module):
 
         kept = kept[rank_in_group(image) < top_k]
         sizes = n_kept.clamp(max=top_k).tolist()
-        label = group[kept] % n_classes
-        return list(boxes[kept].split(sizes)), list(label.split(sizes)), list(score[kept].split(sizes))
+        return tuple(list(tensor.split(sizes)) for tensor in (boxes[kept], group[kept] % n_classes, score[kept]))
 
     def _best_candidates(self, probabilities, predicted_locs, min_score, n_best):
         """
@@ -362,11 +361,9 @@ class SSD300(nn.Module):
         """
         n_classes = probabilities.size(2)
         scores, index = probabilities.flatten(1).topk(n_best, dim=1)  # (N, n_best) both
-        image, rank = (scores > min_score).nonzero(as_tuple=True)  # (n,) both
-        score, index = scores[image, rank], index[image, rank]
-        prior, label = index // n_classes, index % n_classes
-        group = image * n_classes + label
-
+        image, place = (scores > min_score).nonzero(as_tuple=True)  # (n,) both
+        score, index = scores[image, place], index[image, place]
+        prior, group = index // n_classes, image * n_classes + index % n_classes
         goes_on = rank_in_group(group) < MAX_CANDIDATES_PER_CLASS
         image, prior, score, group = image[goes_on], prior[goes_on], score[goes_on], group[goes_on]
         boxes = gcxgcy_to_cxcy(predicted_locs[image, prior].float(), self.priors_cxcy[prior])
@@ -387,8 +384,7 @@ def suppress(boxes, scores, groups, n_classes, max_overlap, at_once):
     """
     Non-maximum suppression within each class of each image of a batch.
 
-    :param boxes: (n, 4) float, xy
-    :param scores: (n,) float
+    :param boxes, scores: (n, 4) float, xy, and (n,) float
     :param groups: (n,) long, the number of the image times n_classes plus the label
     :param n_classes: number of classes, the background counted
     :param max_overlap: of two boxes of a group whose Jaccard overlap is above this, the one with the lower score goes
@@ -415,40 +411,45 @@ def match_priors(boxes_xy, is_object, priors_xy, threshold):
     has a prior of its own, so that none goes unlearnt: the pair with the highest overlap is settled first, and an object whose
     prior is taken has its next best free one.
 
-    :param boxes_xy: (N, M, 4) float, objects of each image, padded to the largest number M >= 1
+    :param boxes_xy: (N, M, 4) float, objects of each image, padded to the largest number M >= 1 with boxes that overlap no prior
     :param is_object: (N, M) bool, False for padding
     :param priors_xy: (P, 4) float
     :param threshold: Jaccard overlap from which a prior is positive
     :return: the object of each prior (N, P) long, an index below M; and whether the prior is positive (N, P) bool
     """
-    n_images, n_objects = is_object.shape
-    overlap = find_jaccard_overlap(boxes_xy, priors_xy)  # (N, M, P)
-    overlap = overlap.masked_fill(~is_object.unsqueeze(2), -1.0)  # padding overlaps less than anything
-    overlap_for_each_prior, object_for_each_prior = overlap.max(dim=1)  # (N, P) both
+    priors_xy = F.pad(priors_xy, (0, 0, 0, 1), value=-1.0)  # one more, which overlaps nothing, for losers to be written to
+    overlap = find_jaccard_overlap(boxes_xy, priors_xy)  # (N, M, P + 1)
+    n_images, n_objects, n_priors = overlap.shape
+    overlap_for_each_prior, object_for_each_prior = overlap.max(dim=1)  # (N, P + 1) both
     positive = overlap_for_each_prior >= threshold
-
-    # The others can take at most M - 1 priors away from an object, so the M best ones of each are all that can matter. Priors of
-    # one size overlap a small object exactly alike; topk does not promise which comes first, hence the tiny penalty by position.
-    n_priors = overlap.size(2)
-    n_candidates = min(n_objects, n_priors)
-    penalty = torch.arange(n_priors, dtype=torch.float64, device=overlap.device) * torch.finfo(torch.float64).eps
-    candidate_priors = (overlap.double() - penalty).topk(n_candidates, dim=2).indices  # (N, M, K)
-    candidates = overlap.gather(2, candidate_priors)  # (N, M, K), the best first
-    images = torch.arange(n_images, device=overlap.device)
+    # In each round every object that waits names its best free prior, and gets it if no other that waits overlaps it more. So at
+    # least the best pair of all is settled, and none that would not also be settled if pairs were taken one by one.
     objects = torch.arange(n_objects, device=overlap.device)
-    for _ in range(n_objects):  # a round settles one object of each image, all images at once
-        best_overlap, pair = candidates.flatten(1).max(dim=1)  # (N) both
-        settled_object = pair // n_candidates
-        settled_prior = candidate_priors[images, settled_object, pair % n_candidates]
-        unsettled = best_overlap >= 0  # an image with fewer objects has nothing left to settle
-        previous = object_for_each_prior[images, settled_prior]
-        object_for_each_prior[images, settled_prior] = torch.where(unsettled, settled_object, previous)
-        positive[images, settled_prior] |= unsettled
+    waiting = is_object  # (N, M)
+    for _ in range(n_objects):
+        best_overlap, prior = overlap.max(dim=2)  # (N, M) both
+        waiting = waiting & (best_overlap >= 0)  # not for ever, where no prior is free
+        rivals = overlap.gather(2, prior.unsqueeze(1).expand(-1, n_objects, -1))  # (N, M, M), who overlaps whose prior how much
+        wins = waiting & (rivals.masked_fill(~waiting.unsqueeze(2), -1.0).argmax(dim=1) == objects)
+        place = prior.masked_fill(~wins, n_priors - 1)
+        object_for_each_prior.scatter_(1, place, objects.expand(n_images, -1))
+        positive.scatter_(1, place, True)
+        overlap.scatter_(2, place.unsqueeze(1).expand(-1, n_objects, -1), -1.0)  # no longer free
+        waiting = waiting & ~wins
+        if not overlap.is_cuda and not waiting.any():  # a GPU would have to stop for the answer: it goes through all rounds
+            break
+    return object_for_each_prior[:, :-1], positive[:, :-1]
 
-        taken = candidate_priors == settled_prior[:, None, None]  # (N, M, K), this prior is no longer free ...
-        done = objects == settled_object[:, None]  # (N, M), ... and this object has its own
-        candidates = candidates.masked_fill(taken | done.unsqueeze(2), -1.0)
-    return object_for_each_prior, positive
+
+def parts_of_batch(boxes, max_objects):
+    """Slices of a batch with few objects, padding counted, whose overlaps with all priors fit into a processor's cache."""
+    parts, first, most = [], 0, 0
+    for last, n_objects in enumerate(map(len, boxes)):
+        most = max(most, n_objects)
+        if last > first and (last + 1 - first) * most > max_objects:
+            parts.append(slice(first, last))
+            first, most = last, n_objects
+    return [*parts, slice(first, len(boxes))]
 
 
 class MultiBoxLoss(nn.Module):
@@ -491,18 +492,25 @@ class MultiBoxLoss(nn.Module):
         What the network should predict for every prior.
 
         :param boxes, labels: see forward; on the priors' device or on the CPU
-        :return: true classes (N, P) long, 0 (background) where a prior is not positive, and true offsets (N, P, 4), which mean
-            something for positive priors only; on the priors' device
+        :return: on the priors' device: true classes (N, P) long, 0 (background) where a prior is not positive, and true offsets
+            (N, P, 4), which mean something for positive priors only
         """
+        # A GPU takes the batch as a whole; a processor has it faster in parts
+        parts = [slice(None)] if self.priors_cxcy.is_cuda else parts_of_batch(boxes, max_objects=32)
+        matched = [self._match_part(boxes[part], labels[part]) for part in parts]
+        true_classes, true_locs = zip(*matched, strict=True)
+        return torch.cat(true_classes), torch.cat(true_locs)
+
+    def _match_part(self, boxes, labels):
+        """What `match` says, for a part of a batch."""
         device = self.priors_cxcy.device
         true_boxes = pad_sequence(boxes, batch_first=True).to(device, non_blocking=True)  # (N, M, 4)
         true_labels = pad_sequence(labels, batch_first=True).to(device, non_blocking=True)  # (N, M), 0 where there is no object
-        if true_labels.size(1) == 0:  # no object in the whole batch: one column of padding
+        if true_labels.size(1) == 0:  # no object at all: one column of padding
             true_boxes, true_labels = F.pad(true_boxes, (0, 0, 0, 1)), F.pad(true_labels, (0, 1))
         is_object = true_labels > 0
         priors_xy = cxcy_to_xy(self.priors_cxcy)
-        # Padding needs a size whose logarithm is finite: that of any prior will do
-        true_boxes = torch.where(is_object.unsqueeze(2), true_boxes, priors_xy[0])
+        true_boxes = torch.where(is_object.unsqueeze(2), true_boxes, priors_xy[0] + 3)  # padding: any box away from the picture
 
         object_for_each_prior, positive = match_priors(true_boxes, is_object, priors_xy, self.threshold)  # (N, P) both
         true_classes = true_labels.gather(1, object_for_each_prior) * positive  # (N, P), background 0 where not positive
@@ -524,16 +532,14 @@ class MultiBoxLoss(nn.Module):
         # Without positives both sums below are zero; dividing them by one instead of zero keeps them so.
         divisor = n_positives_batch.clamp(min=1)
         confidence = self._confidence_loss(predicted_scores, true_classes, positive, positive.sum(dim=1))
-        return {
-            "confidence": confidence / divisor,
-            "localization": self._localization_loss(predicted_locs, true_locs, positive) / divisor,
-        }
+        localization = self._localization_loss(predicted_locs, true_locs, positive)
+        return {"confidence": confidence / divisor, "localization": localization / divisor}
 
     @staticmethod
     def _localization_loss(predicted_locs, true_locs, positive):
         """Smooth L1 loss, summed over the four offsets of all positive priors of the batch."""
-        loss = F.smooth_l1_loss(predicted_locs, true_locs, reduction="none").sum(dim=2)  # (N, P)
-        return torch.where(positive, loss, 0.0).sum()
+        loss = F.smooth_l1_loss(predicted_locs, true_locs, reduction="none")  # (N, P, 4)
+        return loss.masked_fill(~positive.unsqueeze(2), 0.0).sum()
 
     def _confidence_loss(self, predicted_scores, true_classes, positive, n_positives):
         """
@@ -541,12 +547,12 @@ class MultiBoxLoss(nn.Module):
         object whose loss is highest, `neg_pos_ratio` for each positive one. All 8732 would drown the few positives.
         """
         loss = F.cross_entropy(predicted_scores.flatten(0, 1), true_classes.flatten(), reduction="none").view_as(positive)
-        positive_loss = torch.where(positive, loss, 0.0).sum()
+        positive_loss = loss.masked_fill(~positive, 0.0).sum()
 
-        negative_loss, _ = torch.where(positive, 0.0, loss).sort(dim=1, descending=True)  # (N, P), hardest first
+        negative_loss, _ = loss.masked_fill(positive, 0.0).sort(dim=1, descending=True)  # (N, P), hardest first
         hardness = torch.arange(loss.size(1), device=loss.device)  # 0 for the hardest
         is_hard = hardness < self.neg_pos_ratio * n_positives.unsqueeze(1)  # (N, P)
-        return positive_loss + torch.where(is_hard, negative_loss, 0.0).sum()
+        return positive_loss + negative_loss.masked_fill(~is_hard, 0.0).sum()
 
 
 # ---------------------------------------------------------------------------------------- where and how precisely it all runs
@@ -598,17 +604,10 @@ def choose_precision(device, precision):
 def autocast(device, precision):
     """
     A context in which convolutions run in the chosen precision; the weights, the loss and the decoding of boxes are in float32
-    in any case.
-
-    :param device: torch.device
-    :param precision: see choose_precision
-    :return: context manager
-    :raises ValueError: another precision
+    in any case. For the arguments and the error see choose_precision.
     """
     dtype = choose_precision(device, precision)
-    if dtype == torch.float32:
-        return torch.autocast(device.type, enabled=False)
-    return torch.autocast(device.type, dtype=dtype)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 # ------------------------------------------------------------------------------------------------------- several processes
@@ -667,8 +666,7 @@ class InterruptedTrainingError(Exception):
 class Interruption:
     """
     A context in which Ctrl-C and SIGTERM raise InterruptedTrainingError; while it is held, they are only noted in `number`, so
-    that a step can be finished and saved. A second one ends the program at once (under torchrun, which sends several, it does
-    not).
+    that a step can be finished and saved. A second one ends the program at once, but not under torchrun, which sends several.
     """
 
     def __init__(self):

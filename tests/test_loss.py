@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import tutorial_priors
-from model import SSD300, MultiBoxLoss, match_priors
+from model import SSD300, MultiBoxLoss, match_priors, parts_of_batch
 from oracles import slow_corners, slow_jaccards, slow_matching, slow_multibox_loss
 from utils import cxcy_to_gcxgcy, cxcy_to_xy, find_jaccard_overlap, xy_to_cxcy
 
@@ -26,7 +26,7 @@ def random_boxes(n, random):
 def match(images, priors_xy, threshold=0.5):
     """match_priors for a list of images' boxes; for each image and prior the object, None where the prior is negative."""
     most = max(1, max(len(objects) for objects in images))
-    boxes = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(len(images), most, 1)
+    boxes = torch.tensor([5.0, 5.0, 6.0, 6.0]).repeat(len(images), most, 1)
     is_object = torch.zeros(len(images), most, dtype=torch.bool)
     for image, objects in enumerate(images):
         boxes[image, : len(objects)] = torch.as_tensor(objects).view(-1, 4)
@@ -188,6 +188,36 @@ def test_images_are_matched_independently_of_one_another(random):
     priors = random_boxes(50, random)
     images = [random_boxes(n, random) for n in (3, 9, 0, 1)]
     assert match(images, priors) == [match([objects], priors)[0] for objects in images]
+
+
+@pytest.mark.parametrize(
+    ("counts", "parts"),
+    [
+        ([2, 3, 1], [(0, 3)]),
+        ([2, 3, 4], [(0, 2), (2, 3)]),  # 3 x 4 with padding
+        ([40, 0, 0, 5], [(0, 1), (1, 3), (3, 4)]),
+        ([0, 0, 0], [(0, 3)]),
+        ([12], [(0, 1)]),
+        ([], [(0, 0)]),
+    ],
+    ids=str,
+)
+def test_a_batch_is_cut_into_parts_of_few_objects(counts, parts):
+    boxes = [torch.zeros(count, 4) for count in counts]
+    assert parts_of_batch(boxes, max_objects=9) == [slice(*part) for part in parts]
+
+
+def test_a_batch_matched_in_parts_is_the_batch_matched_as_a_whole(random):
+    counts = [0, 1, 3, 56, 2, 0, 20, 20, 7, 1, 1, 1, 30, 0]
+    boxes = [random_boxes(count, random) for count in counts]
+    labels = [torch.randint(1, 21, (count,), generator=random) for count in counts]
+    criterion = MultiBoxLoss(SSD300.create_prior_boxes())
+    assert len(parts_of_batch(boxes, max_objects=32)) > 5
+    for part, whole in zip(criterion.match(boxes, labels), criterion._match_part(boxes, labels), strict=True):
+        positive = criterion.match(boxes, labels)[0] > 0  # elsewhere offsets mean nothing
+        assert torch.equal(part[positive], whole[positive])
+        assert part.shape == whole.shape
+        assert part.isfinite().all()
 
 
 def test_matching_leaves_its_arguments_alone(random):
