@@ -333,8 +333,9 @@ class SSD300(nn.Module):
         n_candidates = (probabilities > min_score).sum(dim=(1, 2), dtype=torch.int32)  # (N); int64 would take five times as long
         n_most = max(n_candidates.tolist(), default=0)
 
-        # Only better boxes suppress a box: the best candidates will do, six times as many as are wanted, or if too few stay, all.
-        for n_best in (min(6 * top_k, n_most), n_most):
+        # Only better boxes suppress a box, so the best candidates will do, if enough of them stay: some more than are wanted
+        for n_best in (2 * top_k, 6 * top_k, n_most):
+            n_best = min(n_best, n_most)
             boxes, score, group = self._best_candidates(probabilities, predicted_locs, min_score, n_best)
             # A GPU can compare all pairs of boxes at once (a bit each: 1.2 GB); a processor has less to do image by image
             at_once = boxes.is_cuda and len(boxes) < 100_000
