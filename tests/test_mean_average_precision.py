@@ -2,7 +2,6 @@
 
 import json
 import math
-import tarfile
 
 import numpy as np
 import pytest
@@ -12,22 +11,11 @@ from hypothesis import strategies as st
 
 from conftest import shared_path
 from oracles import slow_mean_average_precision
-from utils import calculate_mAP, create_label_map, label_map, parse_annotation
+from real_results import as_tensors, voc2007_result
+from utils import calculate_mAP, create_label_map, label_map
 
 MAP_OF_THREE = create_label_map(("a", "b", "c"))
 LISTS = ("det_boxes", "det_labels", "det_scores", "true_boxes", "true_labels", "true_difficulties")
-
-
-def as_tensors(det_boxes, det_labels, det_scores, true_boxes, true_labels, true_difficulties):
-    """Lists (an image) of lists to what calculate_mAP takes."""
-    return (
-        [torch.tensor(boxes, dtype=torch.float32).view(-1, 4) for boxes in det_boxes],
-        [torch.tensor(labels, dtype=torch.int64) for labels in det_labels],
-        [torch.tensor(scores, dtype=torch.float32) for scores in det_scores],
-        [torch.tensor(boxes, dtype=torch.float32).view(-1, 4) for boxes in true_boxes],
-        [torch.tensor(labels, dtype=torch.int64) for labels in true_labels],
-        [torch.tensor(difficulties, dtype=torch.bool) for difficulties in true_difficulties],
-    )
 
 
 def ap_of_one_class(detections, objects, metric="11-point", **kwargs):
@@ -278,39 +266,13 @@ def test_answers_of_the_published_tutorial(golden):
         assert mean == pytest.approx(case["mAP"], abs=1e-4)
 
 
-def read_results(image_ids):
-    """The published detector's detections: for each image a list of (label, score, box in continuous edges)."""
-    detections = {image_id: [] for image_id in image_ids}
-    with tarfile.open(shared_path("data/voc/yolov3_voc07_test_results.tar.xz")) as archive:
-        for member in archive.getmembers():
-            if not member.isfile():
-                continue
-            label = label_map[member.name.removesuffix(".txt").split("_")[-1]]
-            for line in archive.extractfile(member).read().decode().splitlines():
-                image_id, score, x_min, y_min, x_max, y_max = line.split()
-                box = float(x_min) - 1, float(y_min) - 1, float(x_max), float(y_max)
-                detections[image_id].append((label, float(score), box))
-    return [detections[image_id] for image_id in image_ids]
-
-
 @pytest.mark.slow
 def test_a_real_detectors_result_on_voc2007_is_the_official_one(voc_annotations):
     expected = json.loads(shared_path("data/voc/yolov3_voc07_test_expected.json").read_text())
-    folder = voc_annotations / "VOC2007"
-    image_ids = (folder / "ImageSets" / "Main" / "test.txt").read_text().split()
-    assert len(image_ids) == 4952
-    truth = [parse_annotation(folder / "Annotations" / f"{image_id}.xml") for image_id in image_ids]
-    detections = read_results(image_ids)
-    assert sum(map(len, detections)) == 87_765
-    assert sum(not obj["difficult"] for image in truth for obj in image) == 12_032
-    lists = as_tensors(
-        [[box for _, _, box in image] for image in detections],
-        [[label for label, _, _ in image] for image in detections],
-        [[score for _, score, _ in image] for image in detections],
-        [[obj["box"] for obj in image] for image in truth],
-        [[label_map[obj["name"]] for obj in image] for image in truth],
-        [[obj["difficult"] for obj in image] for image in truth],
-    )
+    lists = voc2007_result(shared_path("data/voc/yolov3_voc07_test_results.tar.xz"), voc_annotations / "VOC2007")
+    assert len(lists[0]) == 4952
+    assert sum(map(len, lists[0])) == 87_765
+    assert sum(int((~difficulties).sum()) for difficulties in lists[5]) == 12_032
     for metric, aps_key, mean_key, published in (
         ("11-point", "ap07", "map07", 0.67748),
         ("area", "ap_area", "map_area", 0.69676),

@@ -1,0 +1,100 @@
+"""What holds on a GPU only: no waiting for it within a step, and the same answers as on a processor."""
+
+import contextlib
+
+import pytest
+import torch
+
+from model import SSD300, MultiBoxLoss, rank_in_group, suppress
+from train import Parameters, create_training, take_step
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+CUDA = torch.device("cuda")
+
+
+@contextlib.contextmanager
+def no_waiting():
+    """A context in which everything that waits for the GPU is an error."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def objects(counts, random):
+    """Boxes and labels of images with these numbers of objects, as a data set gives them."""
+    low = [0.7 * torch.rand(count, 2, generator=random) for count in counts]
+    boxes = [torch.cat([corner, corner + 0.02 + 0.25 * torch.rand(len(corner), 2, generator=random)], dim=1) for corner in low]
+    return boxes, [torch.randint(1, 21, (count,), generator=random) for count in counts]
+
+
+def predictions(n_images, random):
+    """Locs (N, 8732, 4) and scores (N, 8732, 21), mostly background."""
+    locs, scores = torch.randn(n_images, 8732, 4, generator=random), torch.randn(n_images, 8732, 21, generator=random)
+    scores[:, :, 0] += 6
+    return locs, scores
+
+
+def tiny_training(**settings):
+    """The Training of a network with random weights on a GPU."""
+    torch.manual_seed(0)
+    model = SSD300(21, pretrained=False).to(CUDA, memory_format=torch.channels_last)
+    return create_training(model, Parameters(**settings), {})
+
+
+def test_the_loss_does_not_wait_for_the_gpu_and_is_that_of_a_processor(random):
+    boxes, labels = objects([0, 3, 1, 40], random)
+    locs, scores = predictions(4, random)
+    expected = MultiBoxLoss(SSD300.create_prior_boxes()).components(locs, scores, boxes, labels)
+    criterion = MultiBoxLoss(SSD300.create_prior_boxes()).to(CUDA)
+    locs, scores = locs.to(CUDA).requires_grad_(), scores.to(CUDA).requires_grad_()
+    boxes, labels = [box.pin_memory() for box in boxes], [label.pin_memory() for label in labels]
+    with no_waiting():
+        losses = criterion.components(locs, scores, boxes, labels)
+        criterion.total(losses).backward()
+    for name, loss in losses.items():
+        assert loss.item() == pytest.approx(expected[name].item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("images_at_once", [0, 2])
+def test_a_training_step_does_not_wait_for_the_gpu(images_at_once, random):
+    training = tiny_training(precision="bfloat16" if torch.cuda.is_bf16_supported() else "float32", images_at_once=images_at_once)
+    boxes, labels = objects([2, 0, 5, 1], random)
+    images = torch.randn(4, 3, 300, 300, generator=random).pin_memory()
+    take_step(images, boxes, labels, training, 0, 0)  # what the first step sets up may wait
+    with no_waiting():
+        losses, stop = take_step(images, boxes, labels, training, 1, 0)
+    assert losses.isfinite().all()
+    assert stop.item() == 0
+
+
+def test_detections_are_those_of_a_processor(random):
+    locs, scores = predictions(8, random)
+    model = SSD300(21, pretrained=False).eval()
+    expected = model.detect_objects(locs, scores, 0.01, 0.45, 200)
+    got = model.to(CUDA).detect_objects(locs.to(CUDA), scores.to(CUDA), 0.01, 0.45, 200)
+    for ours, theirs in zip(got[2], expected[2], strict=True):
+        torch.testing.assert_close(ours.cpu(), theirs, rtol=1e-4, atol=1e-5)
+    assert sum(map(len, got[0])) > 800
+
+
+def test_boxes_of_a_batch_are_suppressed_in_one_call_as_image_by_image(random):
+    low = torch.rand(5000, 2, generator=random)
+    boxes = torch.cat([low, low + 0.1], dim=1).to(CUDA)
+    scores, groups = torch.rand(5000, generator=random).to(CUDA), torch.randint(0, 64 * 21, (5000,), generator=random).to(CUDA)
+    together = suppress(boxes, scores, groups, 21, 0.45, at_once=True)
+    assert torch.equal(together, suppress(boxes, scores, groups, 21, 0.45, at_once=False))
+    assert torch.equal(together.cpu(), suppress(boxes.cpu(), scores.cpu(), groups.cpu(), 21, 0.45, at_once=False))
+    assert torch.equal(rank_in_group(groups).cpu(), rank_in_group(groups.cpu()))
+
+
+@pytest.mark.slow
+def test_a_compiled_network_has_the_same_losses(random):
+    boxes, labels = objects([2, 0, 5, 1], random)
+    images = torch.randn(4, 3, 300, 300, generator=random)
+    losses = []
+    for compiled in (False, True):
+        training = tiny_training(precision="float32", compile=compiled, lr=1e-4)
+        losses.append([take_step(images, boxes, labels, training, step, 0)[0].cpu() for step in range(3)])
+    torch.testing.assert_close(torch.stack(losses[1]), torch.stack(losses[0]), rtol=1e-2, atol=1e-2)
