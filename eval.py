@@ -66,7 +66,7 @@ def evaluate(
             predicted_locs, predicted_scores = model(images)
         losses = criterion.components(predicted_locs, predicted_scores, boxes, labels) if criterion is not None else {}
         found = model.detect_objects(predicted_locs, predicted_scores, min_score, max_overlap, top_k)
-        found = [[tensor.cpu() for tensor in tensors] for tensors in found]
+        found = [torch.cat(tensors).cpu().split([len(tensor) for tensor in tensors]) for tensors in found]  # 3 copies, not 3 N
         sums = {name: float(loss) * len(images) for name, loss in losses.items()}
         results.append((found, (boxes, labels, difficulties), sums))
     results = gather_results(results)
