@@ -370,7 +370,6 @@ LOSS = [
 ]  # fmt: skip
 DETECTIONS = [
     ("candidates a class", "are its candidates, at most {}", lambda: (MAX_CANDIDATES_PER_CLASS,)),
-    ("candidates again", "no more than {} candidates a class", lambda: (MAX_CANDIDATES_PER_CLASS,)),
     ("suppression", "Here are {} candidates", lambda: (word(len(NMS_CANDIDATES)),)),
     (
         "suppression in the figure", "and {} numbered candidates: {} boxes with the class cat and {} with the class plant",
