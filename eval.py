@@ -66,7 +66,7 @@ def evaluate(
             predicted_locs, predicted_scores = model(images)
         losses = criterion.components(predicted_locs, predicted_scores, boxes, labels) if criterion is not None else {}
         found = model.detect_objects(predicted_locs, predicted_scores, min_score, max_overlap, top_k)
-        found = [torch.cat(tensors).cpu().split([len(tensor) for tensor in tensors]) for tensors in found]  # 3 copies, not 3 N
+        found = [fetch(tensors) for tensors in found]
         sums = {name: float(loss) * len(images) for name, loss in losses.items()}
         results.append((found, (boxes, labels, difficulties), sums))
     results = gather_results(results)
@@ -78,6 +78,12 @@ def evaluate(
     average_precisions, mAP = calculate_mAP(*detections, *truths, label_map=dataset.label_map, metric=metric)
     losses = {name: sum(sums[name] for _, _, sums in results) / len(dataset) for name in results[0][2]}
     return Evaluation(average_precisions, mAP, losses)
+
+
+def fetch(tensors):
+    """Tensors of a GPU as tensors of their own on the CPU, in one copy."""
+    parts = torch.cat(tensors).cpu().split([len(tensor) for tensor in tensors])
+    return [part.clone() for part in parts]  # of a view, gather_results would send all that it is a part of
 
 
 def gather_results(results):

@@ -111,7 +111,7 @@ class VGGBase(nn.Module):
         :param image: (N, 3, 300, 300) float
         :return: conv4_3 features (N, 512, 38, 38) and conv7 features (N, 1024, 19, 19)
         """
-        # relu_ works in place: to write its results elsewhere costs a processor a sixth of the whole network's time
+        # In place: elsewhere, ReLUs take a processor a sixth of the time. (A hook that keeps a convolution's output must copy it)
         out = F.relu_(self.conv1_1(image))  # (N, 64, 300, 300)
         out = F.relu_(self.conv1_2(out))
         out = self.pool1(out)  # (N, 64, 150, 150)
@@ -314,6 +314,7 @@ class SSD300(nn.Module):
             ]
         return torch.tensor(priors, dtype=torch.float32).clamp(0, 1)
 
+    @torch.no_grad()
     def detect_objects(self, predicted_locs, predicted_scores, min_score, max_overlap, top_k):
         """
         Turn the 8732 predictions of each image into detections: decode the boxes, keep what scores above `min_score`, and of
@@ -327,18 +328,18 @@ class SSD300(nn.Module):
         :return: three lists of N tensors, best detection first: boxes (n, 4) in fractional xy, not clipped to the image; labels
             (n,) long; scores (n,). An image without detections has n = 0.
         """
-        n_images, _, n_classes = predicted_scores.shape
+        n_images, n_priors, n_classes = predicted_scores.shape
         probabilities = predicted_scores.float().softmax(dim=2)  # (N, 8732, n_classes)
-        probabilities[:, :, 0] = 0  # the background is not looked for
-        n_candidates = (probabilities > min_score).sum(dim=(1, 2), dtype=torch.int32)  # (N); int64 would take five times as long
+        probabilities[:, :, 0] = float("-inf")  # the background is not looked for
+        # NaN counts, which topk takes for the highest; int64 would take five times as long
+        n_candidates = n_priors * n_classes - (probabilities <= min_score).sum(dim=(1, 2), dtype=torch.int32)  # (N)
         n_most = max(n_candidates.tolist(), default=0)
 
-        # Only better boxes suppress a box, so the best candidates will do, if enough of them stay: some more than are wanted
+        # Only better boxes suppress a box: what stays of the best candidates stays in any case. More are taken if too few do.
         for n_best in (2 * top_k, 6 * top_k, n_most):
             n_best = min(n_best, n_most)
             boxes, score, group = self._best_candidates(probabilities, predicted_locs, min_score, n_best)
-            # A GPU can compare all pairs of boxes at once (a bit each: 1.2 GB); a processor has less to do image by image
-            at_once = boxes.is_cuda and len(boxes) < 100_000
+            at_once = boxes.is_cuda and len(boxes) < 100_000  # a bit for each pair: 1.2 GB. A processor has less to do apart
             kept = suppress(boxes, score, group, n_classes, max_overlap, at_once)
             image = group[kept] // n_classes
             n_kept = torch.bincount(image, minlength=n_images)  # (N)
@@ -353,8 +354,7 @@ class SSD300(nn.Module):
         """
         The pairs of a prior and a class that score highest in each image, of each class at most 400.
 
-        :param probabilities: (N, 8732, n_classes) float, 0 for the background
-        :param predicted_locs: (N, 8732, 4) float
+        :param probabilities, predicted_locs: (N, 8732, n_classes), minus infinity for the background, and (N, 8732, 4)
         :param min_score: only what is above it
         :param n_best: the most of an image
         :return: for the n candidates of the batch, image by image and each image's best first: boxes (n, 4) in fractional xy,
@@ -392,11 +392,10 @@ def suppress(boxes, scores, groups, n_classes, max_overlap, at_once):
     :param at_once: compare the boxes of all images with one another, instead of those of each image
     :return: (m,) long, the boxes that stay, in their order
     """
-    # Groups are kept apart by moving each to a place of its own; that takes digits to spare, hence float64, and a bound, which
-    # only senseless boxes reach.
-    far = 1e4  # sides of the image
+    # Groups are kept apart by moving each to a place of its own; that takes digits to spare, hence float64, and a bound
+    far = 1e4  # sides of the image: only senseless boxes reach it
     place = groups if at_once else groups % n_classes
-    moved = boxes.double().clamp(-far, far) + far + (2 * far + 1) * place.unsqueeze(1)
+    moved = boxes.double().nan_to_num().clamp(-far, far) + far + (2 * far + 1) * place.unsqueeze(1)
     if at_once:
         kept = torchvision.ops.nms(moved, scores.double(), max_overlap)
     else:
@@ -656,7 +655,7 @@ def first_process_first():
 # ---------------------------------------------------------------------------------------------------- being asked to stop
 
 
-class InterruptedTrainingError(Exception):
+class InterruptedTrainingError(BaseException):  # like KeyboardInterrupt: no `except Exception` should take it for its own
     """The training was asked to stop, by Ctrl-C or SIGTERM; `number` is the signal's."""
 
     def __init__(self, number):

@@ -500,7 +500,7 @@ def cut_out(image, window, rng=None):
         return canvas
     box = source[0][0], source[1][0], source[0][1], source[1][1]
     part = image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=box)
-    pixels = torch.from_numpy(np.ascontiguousarray(np.asarray(part).transpose(2, 0, 1))).float()
+    pixels = torch.from_numpy(np.array(np.asarray(part).transpose(2, 0, 1), order="C")).float()
     canvas[:, top:bottom, left:right] = pixels if rng is None else photometric_distort(pixels, rng)
     return canvas
 

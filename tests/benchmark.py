@@ -16,7 +16,6 @@ import json
 import math
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -362,7 +361,7 @@ def measure_item(bench):
         sizes = [os.path.getsize(path) for path in dataset.images]
         n = len(dataset)
         epochs = iter(range(1000))
-        tensors = [(torch.tensor(entry["boxes"]), torch.tensor(entry["labels"])) for entry in dataset.objects]
+        tensors = [(torch.tensor(entry["boxes"]).view(-1, 4), torch.tensor(entry["labels"])) for entry in dataset.objects]
 
         def ours(dataset=dataset, n=n, epochs=epochs):
             dataset.set_epoch(next(epochs))
@@ -592,6 +591,8 @@ def peak_memory():
     status = Path("/proc/self/status")
     if status.is_file():  # getrusage would count the memory of the process that started this one
         return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024
+    import resource  # which Windows does not have
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

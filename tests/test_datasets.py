@@ -10,7 +10,17 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from datasets import PascalVOCDataset, PictureFile, ShuffledBatches, collate_fn, ordered_batches, read_image, read_list
+from datasets import (
+    PascalVOCDataset,
+    PictureFile,
+    ShuffledBatches,
+    collate_fn,
+    naming_file,
+    ordered_batches,
+    read_image,
+    read_list,
+)
+from model import InterruptedTrainingError
 from utils import create_data_lists
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -257,6 +267,11 @@ def test_truncated_pictures_are_refused_by_name(ending, tmp_path):
             read_image(path)
         with pytest.raises(ValueError, match=message):
             PictureFile(path).resize((30, 30), Image.Resampling.BILINEAR, (0, 0, 50, 40))
+
+
+def test_a_training_that_is_asked_to_stop_while_it_reads_a_picture_does_not_blame_the_picture():
+    with pytest.raises(InterruptedTrainingError), naming_file("x.jpg", "replace it"):
+        raise InterruptedTrainingError(15)
 
 
 def test_what_is_no_picture_or_not_there_is_refused_by_name(tmp_path):

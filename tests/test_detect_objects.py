@@ -259,6 +259,32 @@ def test_where_the_best_candidates_suppress_each_other_all_the_others_have_their
     assert [label.tolist() for label in labels[1:]] == [[2, 2, 2]] * (n_images - 1)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_prior_whose_scores_are_no_numbers_costs_no_other_detection(model, value):
+    detections = [([0.1 * i, 0.1, 0.1 * i + 0.08, 0.4], 1 + i % 2, 0.9 - 0.1 * i) for i in range(6)]
+    locs, scores = predictions(model, [detections, detections])
+    expected = model.detect_objects(locs, scores, 0.2, 0.5, 200)
+    scores[0, 7, 2] = value
+    for field, others in zip(model.detect_objects(locs, scores, 0.2, 0.5, 200), expected, strict=True):
+        assert all(map(torch.equal, field, others))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_box_that_is_no_box_suppresses_nothing_and_the_others_still_do(model, value):
+    pair = [([0.1, 0.1, 0.4, 0.4], 1, 0.9), ([0.1, 0.1, 0.4, 0.38], 1, 0.8), ([0.6, 0.6, 0.9, 0.9], 1, 0.7)]
+    locs, scores = predictions(model, [pair, pair])
+    n_priors = len(model.priors_cxcy)
+    locs[0, 2 * (n_priors // 3)] = value
+    _, _, found = model.detect_objects(locs, scores, 0.2, 0.5, 200)
+    assert [scores.tolist() for scores in found] == [pytest.approx([0.9, 0.7], abs=1e-5)] * 2
+
+
+def test_the_background_is_never_detected(model, random):
+    for min_score in (-1.0, 0.0):
+        _, labels, _ = model.detect_objects(*random_predictions(1, random), min_score, 0.45, 200)
+        assert labels[0].min() > 0
+
+
 def test_the_rank_in_a_group_counts_those_before():
     groups = torch.tensor([5, 0, 5, 2, 0, 5, 5])
     assert rank_in_group(groups).tolist() == [0, 0, 1, 0, 1, 2, 3]

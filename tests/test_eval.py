@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 import eval as evaluation_script
 from checkpoints import load_model
 from datasets import PascalVOCDataset, collate_fn
-from eval import Parameters, evaluate, main, print_average_precisions
+from eval import Parameters, evaluate, fetch, main, print_average_precisions
 from model import MultiBoxLoss
 from utils import cxcy_to_gcxgcy, xy_to_cxcy
 
@@ -69,6 +69,13 @@ def test_the_loss_is_the_mean_over_images_whatever_the_batch_size(loader, toy_ch
             for name, value in criterion.components(*model(images), boxes, labels).items():
                 expected[name] += float(value) * len(images) / len(loader.dataset)
     assert losses == pytest.approx(expected, rel=1e-4)
+
+
+def test_fetched_tensors_have_their_own_memory(random):
+    tensors = [torch.randn(n, 4, generator=random) for n in (3, 0, 5)]
+    fetched = fetch(tensors)
+    assert all(map(torch.equal, fetched, tensors))
+    assert [tensor.untyped_storage().nbytes() for tensor in fetched] == [48, 0, 80]
 
 
 def test_the_table_shows_percents_and_classes_without_objects(capsys):

@@ -455,6 +455,13 @@ def test_cut_out_shows_what_is_at_each_place_and_fills_the_rest():
         assert (pixels[from_edge < 0] == FILLER).all()
 
 
+def test_a_part_of_a_single_pixel_is_read_like_any_other():
+    image = Image.new("RGB", (300, 300), COLOURS[0])
+    pixels = cut_out(image, (299, 299, 599, 599))
+    assert pixels[:, 0, 0].tolist() == list(COLOURS[0])
+    assert (pixels[:, 1:, 1:] == torch.tensor(FILLER).view(3, 1, 1)).all()
+
+
 def test_a_window_beside_the_image_is_all_filling():
     image = Image.new("RGB", (50, 40), COLOURS[0])
     for window in ((60, 0, 100, 40), (-40, -40, 0, 0), (0, 41.5, 30, 80)):
