@@ -285,7 +285,7 @@ class SSD300(nn.Module):
 
         # In float32, as squares of large values overflow smaller types; the epsilon makes a vector of zeros stay one.
         conv4_3_feats = conv4_3_feats.float()
-        norm = (conv4_3_feats.pow(2).sum(dim=1, keepdim=True) + 1e-10).sqrt()  # (N, 1, 38, 38)
+        norm = (torch.linalg.vector_norm(conv4_3_feats, dim=1, keepdim=True).square() + 1e-10).sqrt()  # (N, 1, 38, 38)
         conv4_3_feats = conv4_3_feats / norm * self.rescale_factors
 
         return self.pred_convs(conv4_3_feats, conv7_feats, *self.aux_convs(conv7_feats))
