@@ -551,7 +551,7 @@ def measure_start(bench):
         "importing torch and torchvision": lambda: run("-c", "import torch, torchvision"),
     }
     times = time_in_turn(functions, 2 if bench.quick else 9, torch.device("cpu"))
-    return [compare("python detect.py --help", times, "at most 1.1 x its time")]
+    return [compare("starting detect.py, with --help", times, "at most 1.1 x its time")]
 
 
 def measure_memory(bench):

@@ -17,6 +17,7 @@ import torch
 import torchvision
 from PIL import Image
 
+import benchmark
 import examples
 from draw_figures import all_figures
 from folders import CAR, annotation_xml, make_voc
@@ -27,7 +28,7 @@ from utils import IMAGE_SIZE, read_command_line
 PAGES = ("README.md", "README.ko.md")
 README = read_page("README.md")
 MODULES = {path.stem: importlib.import_module(path.stem) for path in sorted(ROOT.glob("*.py"))}
-SCRIPTS = {name: module for name, module in MODULES.items() if hasattr(module, "Parameters")}
+SCRIPTS = {name: module for name, module in MODULES.items() if hasattr(module, "Parameters")} | {"benchmark": benchmark}
 POSITIONAL = {"detect": ("images",), "convert_weights": ("source", "output")}
 TREES = {name: ast.parse((ROOT / f"{name}.py").read_text(encoding="utf-8")) for name in MODULES}
 
@@ -278,6 +279,7 @@ NOT_RUN = {
         "installs, and is what runs this test",
     "python create_data_lists.py --download": "downloads 2.9 GB",
     "python train.py --data-folder my_data": "downloads 528 MB, needs a GPU",
+    "python tests/benchmark.py": "takes twenty minutes; tests/test_benchmark.py runs parts of it",
     "python train.py": "downloads 528 MB, needs a GPU for a day",
     "python train.py --checkpoint auto": "needs a GPU for a day",
     "torchrun --nproc_per_node=4 train.py": "needs four GPUs; tests/test_distributed.py does the like with processors",
