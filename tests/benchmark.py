@@ -134,7 +134,7 @@ def compare(what, times, aim="", each=1):
     """The row of two functions' times, the first of which is ours, each doing something for `each` images."""
     (_, ours), (name, yardstick) = times.items()
     ratio = statistics.median(ours) / statistics.median(yardstick)
-    text = f"{1 / ratio:,.1f} x faster" if ratio < 1 else f"{ratio:.2f} x its time"
+    text = f"{1 / ratio:,.1f} x faster" if ratio < 0.95 else f"{ratio:.2f} x its time"
     shown = [milliseconds(statistics.median(values) / each) for values in (ours, yardstick)]
     return Row(what, shown[0], f"{name}: {shown[1]}", text, spread(ours, yardstick), aim)
 

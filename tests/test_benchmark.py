@@ -95,6 +95,7 @@ def test_a_row_compares_medians():
     row = compare("loss", {"ours": [1.0, 1.0, 7.0], "loops": [3.0, 4.0, 5.0]}, "no slower", each=10)
     assert row == Row("loss", "100.0 ms", "loops: 400.0 ms", "4.0 x faster", "600%, 50%", "no slower")
     assert compare("loss", {"ours": [3.0], "loops": [2.0]}).ratio == "1.50 x its time"
+    assert compare("loss", {"ours": [0.999], "loops": [1.0]}).ratio == "1.00 x its time"
 
 
 def test_a_measurement_that_is_not_known_is_refused():
