@@ -268,7 +268,7 @@ def measure_forward(bench):
                 "ours": lambda: ours(images),
                 "torchvision": lambda: theirs.head(list(theirs.backbone(images).values())),
             }
-            times = time_in_turn(functions, 3 if bench.quick else 7, bench.device)
+            times = time_in_turn(functions, 2 if bench.quick else 7, bench.device)
         what = f"forward pass, {name}, {n_images} images, each"
         rows.append(compare(what, times, "no slower", each=n_images))
         rate, limit = n_images * OPERATIONS / statistics.median(times["ours"]), matrix_rate(dtype, bench)
@@ -535,8 +535,18 @@ def measure_train(bench):
     synchronize(bench.device)
     whole = time.perf_counter() - start
     name = f"training on pictures, {batch_size} images a step, {workers} worker{'s' * (workers > 1)}: waiting for data"
-    rate = f"{batch_size * (n_steps + 1) / whole:,.1f} images/s"
-    return [Row(name, milliseconds(waiting), f"{milliseconds(whole)}, {rate}", f"{waiting / whole:.1%}", "", "under 2%")]
+    rate = batch_size * (n_steps + 1) / whole
+    shown = f"{milliseconds(whole)}, {rate:,.1f} images/s"
+    rows = [Row(name, milliseconds(waiting), shown, f"{waiting / whole:.1%}", "", "under 2%")]
+
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as a worker has
+    n_items = min(len(dataset), 64)
+    times = time_in_turn({"items": lambda: [dataset[i] for i in range(n_items)]}, 3, bench.device)
+    torch.set_num_threads(n_threads)
+    worker_rate = n_items / statistics.median(times["items"])
+    needed = math.ceil(batch_size * (n_steps + 1) / (whole - waiting) / worker_rate)
+    return [*rows, Row("workers that such steps need", f"{needed}", f"a worker: {worker_rate:,.0f} images/s", "")]
 
 
 def measure_start(bench):
