@@ -25,6 +25,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -164,9 +165,16 @@ def create_model():
     return model.to(memory_format=torch.channels_last)
 
 
-def draw_data(folder, n_train, n_test):
-    """Drawn data of all twenty classes, and their lists, without a word."""
+@contextlib.contextmanager
+def silence():
+    """A context that drops what is printed."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+def draw_data(folder, n_train, n_test):
+    """Drawn data of all twenty classes, and their lists."""
+    with silence():
         create_toy_data(folder, n_classes=N_CLASSES - 1, n_train=n_train, n_test=n_test, seed=0)
 
 
@@ -215,7 +223,7 @@ def photographs(bench):
     """
     whole, cut = bench.folder / "640", bench.folder / "500"
     if (SHARED / "data" / "BCCD").is_dir():
-        with contextlib.redirect_stdout(io.StringIO()):
+        with silence():
             create_data_lists(SHARED / "data" / "BCCD", "", whole, "auto")
         names = "640 x 480", "500 x 375"
     else:
@@ -245,10 +253,24 @@ def photographs(bench):
 # ---------------------------------------------------------------------------------------------------------- measurements
 
 
-def matrix_rate(dtype, bench):
+def precisions(bench):
+    """The names of float32, and of what the device trains in if that is something else."""
+    return list(dict.fromkeys(["float32", str(choose_precision(bench.device, "auto")).removeprefix("torch.")]))
+
+
+@contextlib.contextmanager
+def one_thread():
+    """A context in which a single thread computes, as in a process that reads pictures."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n_threads)
+
+
+def matrix_rate(precision, bench):
     """Operations a second of a product of two matrices."""
     side = 8192 if bench.device.type == "cuda" else 2048
-    matrix = torch.randn(side, side, device=bench.device).to(dtype)
+    matrix = torch.randn(side, side, device=bench.device).to(getattr(torch, precision))
     times = time_in_turn({"product": lambda: matrix @ matrix}, 5, bench.device)
     return 2 * side**3 / statistics.median(times["product"])
 
@@ -261,8 +283,7 @@ def measure_forward(bench):
     theirs = torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None, num_classes=N_CLASSES)
     theirs = theirs.eval().to(bench.device, memory_format=torch.channels_last)
     rows = []
-    for dtype in dict.fromkeys([torch.float32, choose_precision(bench.device, "auto")]):
-        name = str(dtype).removeprefix("torch.")
+    for name in precisions(bench):
         with torch.inference_mode(), autocast(bench.device, name):
             functions = {
                 "ours": lambda: ours(images),
@@ -271,9 +292,8 @@ def measure_forward(bench):
             times = time_in_turn(functions, 2 if bench.quick else 7, bench.device)
         what = f"forward pass, {name}, {n_images} images, each"
         rows.append(compare(what, times, "no slower", each=n_images))
-        rate, limit = n_images * OPERATIONS / statistics.median(times["ours"]), matrix_rate(dtype, bench)
-        aim = "90%" if dtype == torch.float32 else "80%"
-        rows.append(rate_row(rate, limit, f"at least {aim}"))
+        rate, limit = n_images * OPERATIONS / statistics.median(times["ours"]), matrix_rate(name, bench)
+        rows.append(rate_row(rate, limit, "at least 90%" if name == "float32" else "at least 80%"))
     return rows
 
 
@@ -313,7 +333,7 @@ def measure_step(bench):
     times = time_in_turn(functions, 2 if bench.quick else 5, bench.device)
     rows = [compare(f"training step, {n_images} images, each", times, "2.3 x faster", each=n_images)]
     rate = 3 * n_images * OPERATIONS / statistics.median(times["ours"])  # forward, and backward twice as much
-    rows.append(rate_row(rate, matrix_rate(choose_precision(bench.device, "auto"), bench), "at least 40% on a GPU"))
+    rows.append(rate_row(rate, matrix_rate(precisions(bench)[-1], bench), "at least 40% on a GPU"))
     if bench.device.type == "cuda":
         compiled = {"compiled": our_step(bench, n_images, compile=True), "not compiled": functions["ours"]}
         rows.append(compare("training step, compiled, each", time_in_turn(compiled, 5, bench.device), each=n_images))
@@ -354,8 +374,6 @@ def measure_loss(bench):
 def measure_item(bench):
     """A training item, from the file to the tensors, in one thread like a worker's."""
     rows = []
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     for name, folder in photographs(bench).items():
         dataset = PascalVOCDataset(folder, "TRAIN")
         sizes = [os.path.getsize(path) for path in dataset.images]
@@ -377,13 +395,13 @@ def measure_item(bench):
                 torchvision_item(path, boxes, labels)
 
         functions = {"ours": ours, "decode and resize": base, "torchvision": theirs}
-        times = time_in_turn(functions, 3 if bench.quick else 9, bench.device)
+        with one_thread():
+            times = time_in_turn(functions, 3 if bench.quick else 9, bench.device)
         base_times, theirs_times = times.pop("decode and resize"), times.pop("torchvision")
         what = f"training item, {name}, {sum(sizes) / n / 1000:.0f} kB"
         rows.append(compare(what, {**times, "decode and resize": base_times}, "at most 2.0 x its time", each=n))
         rows.append(compare("the same", {**times, "torchvision v2": theirs_times}, "3 x faster", each=n))
         rows.append(Row("the same as a rate", f"{n / statistics.median(times['ours']):,.0f} images/s a worker", "", ""))
-    torch.set_num_threads(n_threads)
     return rows
 
 
@@ -482,34 +500,23 @@ def measure_eval(bench):
     workers = 1 if bench.device.type == "cpu" else 8
     parameters = evaluation.Parameters(str(folder), str(folder / "random.pth.tar"), workers=workers, device=str(bench.device))
     parameters.batch_size = 8 if bench.device.type == "cpu" else 32
-    forward, load, starts = [], evaluation.load_model, []
+    forward, seconds = SSD300.forward, []
 
-    def load_timed(*arguments):
-        model = load(*arguments)
-
-        def begin(*_):
-            synchronize(bench.device)
-            starts.append(time.perf_counter())
-
-        def end(*_):
-            synchronize(bench.device)
-            forward.append(time.perf_counter() - starts[-1])
-
-        model.register_forward_pre_hook(begin)
-        model.register_forward_hook(end)
-        return model
-
-    evaluation.load_model = load_timed
-    try:
+    def timed_forward(model, images):
+        synchronize(bench.device)
         start = time.perf_counter()
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            evaluation.main(parameters)
-        whole = time.perf_counter() - start
-    finally:
-        evaluation.load_model = load
+        predictions = forward(model, images)
+        synchronize(bench.device)
+        seconds.append(time.perf_counter() - start)
+        return predictions
+
+    start = time.perf_counter()
+    with mock.patch.object(SSD300, "forward", timed_forward), silence():
+        evaluation.main(parameters)
+    whole = time.perf_counter() - start
     n_images = len(json.loads((folder / "TEST_images.json").read_text()))
     name = f"eval.py, {n_images} images, from reading the lists to mAP: the forward pass"
-    return [Row(name, milliseconds(sum(forward)), milliseconds(whole), f"{sum(forward) / whole:.0%}", "", "at least 90%")]
+    return [Row(name, milliseconds(sum(seconds)), milliseconds(whole), f"{sum(seconds) / whole:.0%}", "", "at least 90%")]
 
 
 def measure_train(bench):
@@ -522,30 +529,27 @@ def measure_train(bench):
     parameters = TrainParameters(batch_size=batch_size)
     training = create_training(create_model().to(bench.device), parameters, {})
     loader = create_loader(dataset, ShuffledBatches(len(dataset), batch_size, 0), workers, bench.device)
-    batches, waiting = iter(loader), 0.0
-    for step in range(n_steps + 1):
+    batches = iter(loader)
+    take_step(*next(batches)[:3], training, 0, 0)  # the first one sets everything up
+    synchronize(bench.device)
+    start, waiting = time.perf_counter(), 0.0
+    for step in range(1, n_steps + 1):
         begin = time.perf_counter()
-        images, boxes, labels, _ = next(batches)
-        if step == 0:
-            start = begin = time.perf_counter()
+        batch = next(batches)
         waiting += time.perf_counter() - begin
-        take_step(images, boxes, labels, training, step, 0)
-        if step == 0:
-            synchronize(bench.device)
+        take_step(*batch[:3], training, step, 0)
     synchronize(bench.device)
     whole = time.perf_counter() - start
     name = f"training on pictures, {batch_size} images a step, {workers} worker{'s' * (workers > 1)}: waiting for data"
-    rate = batch_size * (n_steps + 1) / whole
+    rate = batch_size * n_steps / whole
     shown = f"{milliseconds(whole)}, {rate:,.1f} images/s"
     rows = [Row(name, milliseconds(waiting), shown, f"{waiting / whole:.1%}", "", "under 2%")]
 
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as a worker has
     n_items = min(len(dataset), 64)
-    times = time_in_turn({"items": lambda: [dataset[i] for i in range(n_items)]}, 3, bench.device)
-    torch.set_num_threads(n_threads)
+    with one_thread():
+        times = time_in_turn({"items": lambda: [dataset[i] for i in range(n_items)]}, 3, bench.device)
     worker_rate = n_items / statistics.median(times["items"])
-    needed = math.ceil(batch_size * (n_steps + 1) / (whole - waiting) / worker_rate)
+    needed = math.ceil(batch_size * n_steps / (whole - waiting) / worker_rate)
     return [*rows, Row("workers that such steps need", f"{needed}", f"a worker: {worker_rate:,.0f} images/s", "")]
 
 
@@ -567,9 +571,8 @@ def measure_start(bench):
 def measure_memory(bench):
     """The peak memory of a training step, each in a process of its own."""
     rows = []
-    precisions = [str(choose_precision(bench.device, "auto")).removeprefix("torch."), "float32"]
     for batch_size, images_at_once in [(4, 0)] if bench.quick else [(32, 0), (32, 8)]:
-        for precision in dict.fromkeys(precisions[:1] if bench.quick else precisions):
+        for precision in precisions(bench)[-1:] if bench.quick else precisions(bench):
             arguments = [str(bench.device), str(batch_size), str(images_at_once), precision]
             command = [sys.executable, __file__, "--measure-peak-of", *arguments]
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -584,20 +587,16 @@ def print_peak(device, batch_size, images_at_once, precision):
     """In a process of its own: print the memory in bytes that the program takes, and the most that it took in two steps."""
     bench = Bench(torch.device(device), True, Path())
     step = our_step(bench, int(batch_size), precision=precision, images_at_once=int(images_at_once))
-    if bench.device.type == "cuda":
-        before = torch.cuda.memory_allocated(bench.device)
-        for _ in range(2):
-            step()
-        print(before, torch.cuda.max_memory_reserved(bench.device))
-        return
-    before = peak_memory()
+    before = peak_memory(bench.device)
     for _ in range(2):
         step()
-    print(before, peak_memory())
+    print(before, peak_memory(bench.device))
 
 
-def peak_memory():
-    """The most memory, in bytes, that this process has had so far."""
+def peak_memory(device):
+    """The most memory, in bytes, that this process has had so far on a GPU or, with the CPU as device, altogether."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
     status = Path("/proc/self/status")
     if status.is_file():  # getrusage would count the memory of the process that started this one
         return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024
@@ -649,6 +648,7 @@ def main(parameters):
     device = choose_device(parameters.device)
     torch.set_num_threads(parameters.threads or os.cpu_count())
     keep_freed_memory()  # as in every program that has a data set
+    torch.backends.cudnn.benchmark = True  # as train.py does
     print(f"{describe_machine(device)}\n")
     print("| what | ours | yardstick | ratio | spread | aim |\n|---|---|---|---|---|---|")
     rows = []

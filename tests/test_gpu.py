@@ -5,6 +5,7 @@ import contextlib
 import pytest
 import torch
 
+from benchmark import random_objects
 from model import SSD300, MultiBoxLoss, rank_in_group, suppress
 from train import Parameters, create_training, take_step
 
@@ -22,13 +23,6 @@ def no_waiting():
         torch.cuda.set_sync_debug_mode("default")
 
 
-def objects(counts, random):
-    """Boxes and labels of images with these numbers of objects, as a data set gives them."""
-    low = [0.7 * torch.rand(count, 2, generator=random) for count in counts]
-    boxes = [torch.cat([corner, corner + 0.02 + 0.25 * torch.rand(len(corner), 2, generator=random)], dim=1) for corner in low]
-    return boxes, [torch.randint(1, 21, (count,), generator=random) for count in counts]
-
-
 def predictions(n_images, random):
     """Locs (N, 8732, 4) and scores (N, 8732, 21), mostly background."""
     locs, scores = torch.randn(n_images, 8732, 4, generator=random), torch.randn(n_images, 8732, 21, generator=random)
@@ -36,7 +30,7 @@ def predictions(n_images, random):
     return locs, scores
 
 
-def tiny_training(**settings):
+def training_on_gpu(**settings):
     """The Training of a network with random weights on a GPU."""
     torch.manual_seed(0)
     model = SSD300(21, pretrained=False).to(CUDA, memory_format=torch.channels_last)
@@ -44,7 +38,7 @@ def tiny_training(**settings):
 
 
 def test_the_loss_does_not_wait_for_the_gpu_and_is_that_of_a_processor(random):
-    boxes, labels = objects([0, 3, 1, 40], random)
+    boxes, labels = random_objects([0, 3, 1, 40], random, "cpu")
     locs, scores = predictions(4, random)
     expected = MultiBoxLoss(SSD300.create_prior_boxes()).components(locs, scores, boxes, labels)
     criterion = MultiBoxLoss(SSD300.create_prior_boxes()).to(CUDA)
@@ -59,8 +53,9 @@ def test_the_loss_does_not_wait_for_the_gpu_and_is_that_of_a_processor(random):
 
 @pytest.mark.parametrize("images_at_once", [0, 2])
 def test_a_training_step_does_not_wait_for_the_gpu(images_at_once, random):
-    training = tiny_training(precision="bfloat16" if torch.cuda.is_bf16_supported() else "float32", images_at_once=images_at_once)
-    boxes, labels = objects([2, 0, 5, 1], random)
+    precision = "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    training = training_on_gpu(precision=precision, images_at_once=images_at_once)
+    boxes, labels = random_objects([2, 0, 5, 1], random, "cpu")
     images = torch.randn(4, 3, 300, 300, generator=random).pin_memory()
     take_step(images, boxes, labels, training, 0, 0)  # what the first step sets up may wait
     with no_waiting():
@@ -91,10 +86,10 @@ def test_boxes_of_a_batch_are_suppressed_in_one_call_as_image_by_image(random):
 
 @pytest.mark.slow
 def test_a_compiled_network_has_the_same_losses(random):
-    boxes, labels = objects([2, 0, 5, 1], random)
+    boxes, labels = random_objects([2, 0, 5, 1], random, "cpu")
     images = torch.randn(4, 3, 300, 300, generator=random)
     losses = []
     for compiled in (False, True):
-        training = tiny_training(precision="float32", compile=compiled, lr=1e-4)
+        training = training_on_gpu(precision="float32", compile=compiled, lr=1e-4)
         losses.append([take_step(images, boxes, labels, training, step, 0)[0].cpu() for step in range(3)])
     torch.testing.assert_close(torch.stack(losses[1]), torch.stack(losses[0]), rtol=1e-2, atol=1e-2)
