@@ -50,7 +50,11 @@ def naming(path):
         # torch's message begins with advice to run what is in the file; what it refused stands further down
         refused = re.search(r"unsupported (?:global: )?GLOBAL (\S+)", text, flags=re.IGNORECASE)
         detail = re.search(r"WeightsUnpickler error: (.+)", text)
-        reason = f"it asks for {refused[1]}, which is not run" if refused else (detail[1] if detail else text.splitlines()[0])
+        reason = (
+            f"it asks for {refused[1]}, which is not run"
+            if refused
+            else (detail[1] if detail else text.splitlines()[0])
+        )
         raise WrongFileError(
             f"{path}: not readable as weights ({reason}): it is damaged, or was written by another program: use another file"
         ) from error
@@ -70,7 +74,10 @@ def save_checkpoint(path, state, keep_previous=False):
     :raises OSError: it can not be written
     """
     path = Path(path)
-    temporary_path, previous_path = path.with_name(path.name + ".tmp"), path.with_name("previous_" + path.name)
+    temporary_path, previous_path = (
+        path.with_name(path.name + ".tmp"),
+        path.with_name("previous_" + path.name),
+    )
     try:
         with open(temporary_path, "wb") as file:
             torch.save(state, file)
@@ -79,11 +86,16 @@ def save_checkpoint(path, state, keep_previous=False):
         if keep_previous and path.exists():
             previous_path.unlink(missing_ok=True)
             try:
-                os.link(path, previous_path)  # a second name for the same file, so that at no moment there is none
+                os.link(
+                    path, previous_path
+                )  # a second name for the same file, so that at no moment there is none
             except OSError:  # on a file system without such names
                 os.replace(path, previous_path)
         os.replace(temporary_path, path)
-    except (OSError, RuntimeError) as error:  # torch has a RuntimeError of its own for a file that can not be written
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # torch has a RuntimeError of its own for a file that can not be written
         remedy = "make room, or name another folder; the checkpoint before is as it was"
         raise OSError(f"{path}: can not be written ({error}): {remedy}") from error
     finally:
@@ -167,7 +179,12 @@ def load_model(path, device="cpu"):
     :raises UnavailableWeightsError: the download failed
     """
     state = load_checkpoint(path)
-    model = SSD300(len(state["label_map"]), pretrained=False, priors_cxcy=state["priors_cxcy"], input_shift=state["input_shift"])
+    model = SSD300(
+        len(state["label_map"]),
+        pretrained=False,
+        priors_cxcy=state["priors_cxcy"],
+        input_shift=state["input_shift"],
+    )
     model.load_state_dict(state["model"])
     model.label_map = state["label_map"]
     return model.to(device, memory_format=torch.channels_last).eval()
@@ -214,7 +231,9 @@ def to_checkpoint(content, voc_classes):
     if missing and "model" in content:
         raise WrongFileError(f"not a checkpoint of train.py: it has no {', '.join(missing)}")
     if missing:
-        raise WrongFileError(f"it has no weights of a network that is known here, but: {str(list(content)[:3])[1:100]} ...")
+        raise WrongFileError(
+            f"it has no weights of a network that is known here, but: {str(list(content)[:3])[1:100]} ..."
+        )
     return content
 
 
@@ -223,7 +242,11 @@ def check_label_map(label_map):
     :raises WrongFileError: not {class name: number} with the numbers 0, 1, 2 ...
     """
     names = list(label_map) if isinstance(label_map, dict) else []
-    if not names or not all(isinstance(name, str) for name in names) or list(label_map.values()) != list(range(len(names))):
+    if (
+        not names
+        or not all(isinstance(name, str) for name in names)
+        or list(label_map.values()) != list(range(len(names)))
+    ):
         raise WrongFileError("its label_map does not number the classes 0, 1, 2 ...")
 
 
@@ -235,7 +258,11 @@ def check_tensor(name, tensor, shape):
     if not isinstance(tensor, torch.Tensor) or tensor.shape != shape:
         got = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
         raise WrongFileError(f"{name}: expected {tuple(shape)}, got {got}")
-    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype != torch.float32:
+    if (
+        tensor.layout != torch.strided
+        or tensor.device.type != "cpu"
+        or tensor.dtype != torch.float32
+    ):
         raise WrongFileError(f"{name}: expected 32-bit floating-point numbers")
     if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
         raise WrongFileError(f"{name}: has fewer numbers than places")
@@ -248,11 +275,17 @@ def check_weights(state, n_classes, part=""):
     :raises WrongFileError: the names or shapes are others
     """
     with torch.device("meta"):  # shapes only: nothing is allocated
-        expected = {name: tensor.shape for name, tensor in SSD300(n_classes, False).state_dict().items() if name.startswith(part)}
+        expected = {
+            name: tensor.shape
+            for name, tensor in SSD300(n_classes, False).state_dict().items()
+            if name.startswith(part)
+        }
     try:
         if not isinstance(state, dict) or set(state) != set(expected):
             different = set(expected) ^ set(state if isinstance(state, dict) else ())
-            raise WrongFileError(f"missing or unknown: {', '.join(sorted(map(str, different))[:3])} ...")
+            raise WrongFileError(
+                f"missing or unknown: {', '.join(sorted(map(str, different))[:3])} ..."
+            )
         for name, shape in expected.items():
             check_tensor(name, state[name], shape)
     except WrongFileError as error:
@@ -284,7 +317,9 @@ def read_file(path, how_to_get_one):
             with zipfile.ZipFile(path) as archive:
                 n_bytes = sum(entry.file_size for entry in archive.infolist())
             if n_bytes > path.stat().st_size:  # torch.save compresses nothing
-                raise WrongFileError(f"its parts would grow to {n_bytes} bytes when read, more than it has")
+                raise WrongFileError(
+                    f"its parts would grow to {n_bytes} bytes when read, more than it has"
+                )
             return torch.load(path, map_location="cpu", weights_only=True)
         old_file = OldFile(path.read_bytes())
         return old_file.tutorial_checkpoint() or old_file.tensors()
@@ -333,7 +368,10 @@ STAND_INS = {
     "torch.nn.parameter": ("Parameter",),
     "torch.optim.optimizer": ("_RequiredParameter",),
     "torch.optim.sgd": ("SGD",),
-    "__builtin__": ("dict", "set"),  # what a defaultdict fills itself with; every module of PyTorch 1.5 had a set
+    "__builtin__": (
+        "dict",
+        "set",
+    ),  # what a defaultdict fills itself with; every module of PyTorch 1.5 had a set
     "builtins": ("dict", "set"),
 }
 MAPPINGS = {"collections": ("OrderedDict", "defaultdict")}
@@ -367,9 +405,13 @@ class InertUnpickler(pickle.Unpickler):
             return STORAGES[name]
         is_mapping = name in MAPPINGS.get(module, ())
         if not is_mapping and name not in STAND_INS.get(module, ()):
-            raise WrongFileError(f"it asks for {module}.{name}, which no file of weights needs; nothing was run")
+            raise WrongFileError(
+                f"it asks for {module}.{name}, which no file of weights needs; nothing was run"
+            )
         if (module, name) not in self.classes:
-            self.classes[module, name] = type(name, (MappingStandIn if is_mapping else StandIn,), {})
+            self.classes[module, name] = type(
+                name, (MappingStandIn if is_mapping else StandIn,), {}
+            )
         return self.classes[module, name]
 
     def persistent_load(self, record):
@@ -384,8 +426,13 @@ class InertUnpickler(pickle.Unpickler):
         if kind != "storage" or dtype not in STORAGES.values() or not is_plain:
             raise WrongFileError("it has a record that is neither a storage nor a module")
         storage = Storage(dtype, key, n_values)
-        if not 0 <= n_values * dtype.itemsize <= self.n_bytes or self.storages.setdefault(key, storage) != storage:
-            raise WrongFileError(f"it says that it has {n_values} numbers in a part, but has only {self.n_bytes} bytes in all")
+        if (
+            not 0 <= n_values * dtype.itemsize <= self.n_bytes
+            or self.storages.setdefault(key, storage) != storage
+        ):
+            raise WrongFileError(
+                f"it says that it has {n_values} numbers in a part, but has only {self.n_bytes} bytes in all"
+            )
         return storage
 
 
@@ -403,9 +450,14 @@ class OldFile:
         :raises WrongFileError: another format, or the file ends too early
         """
         if data[257:262] == b"ustar":
-            raise WrongFileError("it is a tar archive, as PyTorch 0.1 wrote, which is not read here")
+            raise WrongFileError(
+                "it is a tar archive, as PyTorch 0.1 wrote, which is not read here"
+            )
         self.data, self.file, self.storages = data, io.BytesIO(data), {}
-        self.starts, self.values = {}, {}  # {key: position of its values}, {key: (n,) tensor} of those that were needed
+        self.starts, self.values = (
+            {},
+            {},
+        )  # {key: position of its values}, {key: (n,) tensor} of those that were needed
         if self._unpickle() != self.MAGIC_NUMBER:
             raise WrongFileError("it was not written by torch.save")
         _, machine = self._unpickle(), self._unpickle()
@@ -417,7 +469,9 @@ class OldFile:
             position = self.file.tell() if position is None else position
             storage = self.storages[key]
             if int.from_bytes(data[position : position + 8], "little") != storage.n_values:
-                raise WrongFileError("it is damaged: the sizes of its parts differ from what it says about them")
+                raise WrongFileError(
+                    "it is damaged: the sizes of its parts differ from what it says about them"
+                )
             self.starts[key] = position + 8
             position += 8 + storage.n_values * storage.dtype.itemsize
             if position > len(data):
@@ -449,7 +503,9 @@ class OldFile:
             start = self.starts[storage.key]
             part = bytearray(self.data[start : start + storage.n_values * storage.dtype.itemsize])
             self.values[storage.key] = torch.frombuffer(part, dtype=storage.dtype)
-        return self.values[storage.key].as_strided(size, stride, offset)  # refuses to reach beyond the values
+        return self.values[storage.key].as_strided(
+            size, stride, offset
+        )  # refuses to reach beyond the values
 
     def tensors(self):
         """The content, a dict of tensors; :raises WrongFileError: it is something else"""
@@ -479,7 +535,9 @@ class OldFile:
                 holder = holder.state["_modules"][module]
             state[name] = self.tensor(holder.state["_parameters"][parameter])
         if len(state["pred_convs.cl_conv4_3.bias"]) != 4 * n_classes:
-            raise WrongFileError("its model has other classes than VOC's, and their names are not in the file")
+            raise WrongFileError(
+                "its model has other classes than VOC's, and their names are not in the file"
+            )
         return {
             "model": state,
             "label_map": create_label_map(voc_labels),
@@ -494,12 +552,23 @@ BASE_LAYERS = (
     "conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv4_1", "conv4_2", "conv4_3",
     "conv5_1", "conv5_2", "conv5_3", "conv6", "conv7",
 )  # fmt: skip
-AUXILIARY_LAYERS = ("conv8_1", "conv8_2", "conv9_1", "conv9_2", "conv10_1", "conv10_2", "conv11_1", "conv11_2")
+AUXILIARY_LAYERS = (
+    "conv8_1",
+    "conv8_2",
+    "conv9_1",
+    "conv9_2",
+    "conv10_1",
+    "conv10_2",
+    "conv11_1",
+    "conv11_2",
+)
 # Places in a list of all layers, poolings and ReLUs counted
 VGG_PLACES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 31, 33)
 
 # What the layers of others are called: {ours: theirs}
-PAPER_BASE = {f"base.{layer}": str(place) for layer, place in zip(BASE_LAYERS, VGG_PLACES, strict=True)}
+PAPER_BASE = {
+    f"base.{layer}": str(place) for layer, place in zip(BASE_LAYERS, VGG_PLACES, strict=True)
+}
 AMDEGROOT_LAYERS = {
     **{layer: f"vgg.{place}" for layer, place in PAPER_BASE.items()},
     **{f"aux_convs.{layer}": f"extras.{i}" for i, layer in enumerate(AUXILIARY_LAYERS)},
@@ -507,15 +576,27 @@ AMDEGROOT_LAYERS = {
     **{f"pred_convs.cl_{name}": f"conf.{i}" for i, name in enumerate(FEATURE_MAPS)},
 }
 TORCHVISION_LAYERS = {
-    **{f"base.{layer}": f"backbone.features.{place}" for layer, place in zip(BASE_LAYERS[:10], VGG_PLACES[:10], strict=True)},
+    **{
+        f"base.{layer}": f"backbone.features.{place}"
+        for layer, place in zip(BASE_LAYERS[:10], VGG_PLACES[:10], strict=True)
+    },
     "base.conv5_1": "backbone.extra.0.1",
     "base.conv5_2": "backbone.extra.0.3",
     "base.conv5_3": "backbone.extra.0.5",
     "base.conv6": "backbone.extra.0.7.1",
     "base.conv7": "backbone.extra.0.7.3",
-    **{f"aux_convs.{layer}": f"backbone.extra.{1 + i // 2}.{i % 2 * 2}" for i, layer in enumerate(AUXILIARY_LAYERS)},
-    **{f"pred_convs.loc_{name}": f"head.regression_head.module_list.{i}" for i, name in enumerate(FEATURE_MAPS)},
-    **{f"pred_convs.cl_{name}": f"head.classification_head.module_list.{i}" for i, name in enumerate(FEATURE_MAPS)},
+    **{
+        f"aux_convs.{layer}": f"backbone.extra.{1 + i // 2}.{i % 2 * 2}"
+        for i, layer in enumerate(AUXILIARY_LAYERS)
+    },
+    **{
+        f"pred_convs.loc_{name}": f"head.regression_head.module_list.{i}"
+        for i, name in enumerate(FEATURE_MAPS)
+    },
+    **{
+        f"pred_convs.cl_{name}": f"head.classification_head.module_list.{i}"
+        for i, name in enumerate(FEATURE_MAPS)
+    },
 }
 
 # What Caffe's VGG-16 had taken off its input of values from 0 to 255, by channel: red, green, blue. amdegroot/ssd.pytorch writes
@@ -528,7 +609,14 @@ TORCHVISION_MEAN = (255 * 0.48235, 255 * 0.45882, 255 * 0.40784)
 # Sides of the square priors by feature map, and last the one that only the last extra prior needs
 AMDEGROOT_SCALES = tuple(pixels / IMAGE_SIZE for pixels in (30, 60, 111, 162, 213, 264, 315))
 TORCHVISION_SCALES = (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05)
-STEPS_PX = (8, 16, 32, 64, 100, 300)  # between the centres of priors; tiles are a little smaller on some maps
+STEPS_PX = (
+    8,
+    16,
+    32,
+    64,
+    100,
+    300,
+)  # between the centres of priors; tiles are a little smaller on some maps
 
 # VOC's classes that have another name in COCO
 COCO_NAMES = {
@@ -552,7 +640,9 @@ def from_amdegroot(content):
     n_classes = len(voc_labels) + 1
     state = rename(content, AMDEGROOT_LAYERS, "L2Norm.weight")
     check_weights(state, n_classes)
-    priors_cxcy = stepped_priors(AMDEGROOT_SCALES).clamp(0, 1)  # the centres too: 20 would lie beyond the right or lower edge
+    priors_cxcy = stepped_priors(AMDEGROOT_SCALES).clamp(
+        0, 1
+    )  # the centres too: 20 would lie beyond the right or lower edge
     return _converted(state, create_label_map(voc_labels), priors_cxcy, CAFFE_MEAN)
 
 
@@ -589,7 +679,11 @@ def download_coco():
     :return: the state dict of torchvision's ssd300_vgg16, trained on COCO
     :raises UnavailableWeightsError: it can not be downloaded, or the file in the cache is damaged
     """
-    return download_weights(SSD300_VGG16_Weights.COCO_V1, "torchvision's SSD300", "elsewhere and name the file with --checkpoint")
+    return download_weights(
+        SSD300_VGG16_Weights.COCO_V1,
+        "torchvision's SSD300",
+        "elsewhere and name the file with --checkpoint",
+    )
 
 
 def rename(content, layers, scale=None):
@@ -602,12 +696,18 @@ def rename(content, layers, scale=None):
     :return: {our name: tensor}
     :raises WrongFileError: a name is missing, or there are others
     """
-    names = {f"{ours}.{kind}": f"{theirs}.{kind}" for ours, theirs in layers.items() for kind in ("weight", "bias")}
+    names = {
+        f"{ours}.{kind}": f"{theirs}.{kind}"
+        for ours, theirs in layers.items()
+        for kind in ("weight", "bias")
+    }
     if scale is not None:
         names["rescale_factors"] = scale
     different = sorted(map(str, set(names.values()) ^ set(content)))
     if different:
-        raise WrongFileError(f"not the network that it looks like: missing or unknown: {', '.join(different[:3])} ...")
+        raise WrongFileError(
+            f"not the network that it looks like: missing or unknown: {', '.join(different[:3])} ..."
+        )
     state = {ours: content[theirs] for ours, theirs in names.items()}
     if scale is not None:
         check_tensor(scale, state["rescale_factors"], (512,))
@@ -618,7 +718,12 @@ def rename(content, layers, scale=None):
 def _converted(state, label_map, priors_cxcy, mean):
     """A checkpoint of weights under our names, but in the others' order of a tile's priors, and for an input less a mean."""
     state, input_shift = fold_input(reorder_heads(state), mean)
-    return {"model": state, "label_map": label_map, "priors_cxcy": priors_cxcy, "input_shift": input_shift}
+    return {
+        "model": state,
+        "label_map": label_map,
+        "priors_cxcy": priors_cxcy,
+        "input_shift": input_shift,
+    }
 
 
 def fold_input(state, mean):
@@ -633,7 +738,10 @@ def fold_input(state, mean):
     :return: {our name: tensor}, and the shift (1, 3, 1, 1)
     """
     deviation = 255 * torch.tensor(IMAGENET_STD, dtype=torch.float64).view(1, 3, 1, 1)
-    our_mean, mean = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, mean))
+    our_mean, mean = (
+        torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1)
+        for values in (IMAGENET_MEAN, mean)
+    )
     weight = (state["base.conv1_1.weight"] * deviation).float()
     return {**state, "base.conv1_1.weight": weight}, ((255 * our_mean - mean) / deviation).float()
 
@@ -646,7 +754,11 @@ def reorder_heads(state):
     state = dict(state)
     for name, feature_map in FEATURE_MAPS.items():
         if len(feature_map.aspect_ratios) == 5:
-            for key in (f"{head}_{name}.{kind}" for head in ("pred_convs.loc", "pred_convs.cl") for kind in ("weight", "bias")):
+            for key in (
+                f"{head}_{name}.{kind}"
+                for head in ("pred_convs.loc", "pred_convs.cl")
+                for kind in ("weight", "bias")
+            ):
                 state[key] = state[key].unflatten(0, (6, -1))[[0, 1, 2, 4, 3, 5]].flatten(0, 1)
     return state
 

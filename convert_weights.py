@@ -30,7 +30,9 @@ def main(parameters):
     """
     output = Path(parameters.output)
     if not output.parent.is_dir():
-        raise FileNotFoundError(f"{output.parent}: no such folder: make it, or name another for the checkpoint")
+        raise FileNotFoundError(
+            f"{output.parent}: no such folder: make it, or name another for the checkpoint"
+        )
     state = load_checkpoint(parameters.source, parameters.voc_classes)
     save_checkpoint(output, {key: state[key] for key in MODEL_KEYS})
     names = list(state["label_map"])[1:]

@@ -45,7 +45,9 @@ class Parameters:
     workers: int = 4  # processes that verify; 0: this one does it
     download: bool = False  # first fetch VOC2007 and VOC2012 (2.9 GB) into the download folder
     download_folder: str = "."  # archives are kept here; they unpack to VOCdevkit in it
-    toy: bool = False  # draw a small data set instead, into the toy folder; the lists go there as well
+    toy: bool = (
+        False  # draw a small data set instead, into the toy folder; the lists go there as well
+    )
     toy_folder: str = "toy"  # where the toy set goes: a new folder, or one with an earlier toy set
     toy_classes: int = TOY_CLASSES  # classes in the toy set, 1 to 20
     toy_images: int = TOY_IMAGES  # training images in the toy set
@@ -62,10 +64,16 @@ def main(parameters):
     if parameters.toy and parameters.download:
         raise ValueError("--toy draws a data set and --download fetches one: choose one of them")
     if parameters.toy and parameters.verify:
-        raise ValueError("--verify is for given data: give the folder of a toy set as --voc07-path to verify that")
+        raise ValueError(
+            "--verify is for given data: give the folder of a toy set as --voc07-path to verify that"
+        )
     if parameters.toy:
         create_toy_data(
-            parameters.toy_folder, parameters.toy_classes, parameters.toy_images, parameters.toy_test_images, parameters.seed
+            parameters.toy_folder,
+            parameters.toy_classes,
+            parameters.toy_images,
+            parameters.toy_test_images,
+            parameters.seed,
         )
         return
     paths = {"2007": parameters.voc07_path, "2012": parameters.voc12_path}
@@ -73,7 +81,9 @@ def main(parameters):
         paths = download_voc(parameters.download_folder, paths)
     labels = "auto" if parameters.labels == ("auto",) else parameters.labels
     check = functools.partial(verify, workers=parameters.workers) if parameters.verify else None
-    utils.create_data_lists(paths["2007"], paths["2012"], parameters.output_folder, labels=labels, check=check)
+    utils.create_data_lists(
+        paths["2007"], paths["2012"], parameters.output_folder, labels=labels, check=check
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- verification
@@ -96,7 +106,10 @@ def verify(pairs, faults, workers):
         messages += found
     if messages:
         n_images = len(pairs) + len(faults)
-        raise ValueError(f"{len(messages)} faults in {n_images} images, and no lists were written:\n" + "\n".join(messages))
+        raise ValueError(
+            f"{len(messages)} faults in {n_images} images, and no lists were written:\n"
+            + "\n".join(messages)
+        )
     print(f"All {len(pairs)} pictures are whole and agree with their annotations.")
 
 
@@ -115,7 +128,10 @@ def find_faults(pair):
         width, height = read_image(image_path).size
     except ValueError as error:
         return [*faults, str(error)]
-    if any(stated not in (actual, math.inf) for stated, actual in zip(size, (width, height), strict=True)):
+    if any(
+        stated not in (actual, math.inf)
+        for stated, actual in zip(size, (width, height), strict=True)
+    ):
         faults.append(
             f"{annotation_path}: states a size of {size[0]:g} x {size[1]:g} pixels, but {image_path} has {width} x {height} when "
             "it is upright: find out which one is wrong, and correct the boxes if they are"
@@ -125,7 +141,9 @@ def find_faults(pair):
         visible = min(x_max, width) - x_min, min(y_max, height) - y_min
         if "outside" in obj["repairs"] or min(visible) < MIN_SIDE:
             name = obj["name"][:40]
-            faults.append(f"{annotation_path}: object {number} ({name}) is outside the picture: correct its box, or remove it")
+            faults.append(
+                f"{annotation_path}: object {number} ({name}) is outside the picture: correct its box, or remove it"
+            )
     return faults
 
 
@@ -136,7 +154,9 @@ ARCHIVES = (  # year, image set, bytes of the archive; unpacked it takes about t
     ("2007", "test", 451_020_800),
     ("2012", "trainval", 1_999_639_040),
 )
-NETWORK_TIMEOUT = 60  # seconds without an answer after which a download fails; torchvision would wait for ever
+NETWORK_TIMEOUT = (
+    60  # seconds without an answer after which a download fails; torchvision would wait for ever
+)
 
 
 def download_voc(folder, paths):
@@ -153,7 +173,9 @@ def download_voc(folder, paths):
     default_paths = {"2007": Parameters.voc07_path, "2012": Parameters.voc12_path}
     years = [year for year, path in paths.items() if path == default_paths[year]]
     if not years:
-        raise ValueError("--download: both --voc07-path and --voc12-path name other data: leave out one of them, or --download")
+        raise ValueError(
+            "--download: both --voc07-path and --voc12-path name other data: leave out one of them, or --download"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     check_disk_space(folder, years)
     for year, image_set, _ in ARCHIVES:
@@ -196,7 +218,11 @@ def download_archive(folder, year, image_set):
     socket.setdefaulttimeout(NETWORK_TIMEOUT)
     try:
         VOCDetection(str(folder), year=year, image_set=image_set, download=True)
-    except (OSError, RuntimeError, http.client.HTTPException) as error:  # OSError: of the network and of the disk
+    except (
+        OSError,
+        RuntimeError,
+        http.client.HTTPException,
+    ) as error:  # OSError: of the network and of the disk
         archive = describe_archive(year, image_set)
         raise RuntimeError(
             f"{archive['filename']}: not fetched and unpacked ({error}): fetch {archive['url']} by hand into {folder.resolve()} "
@@ -212,14 +238,26 @@ TOY_LABELS = (  # those that look least like each other first
     "car", "person", "tvmonitor", "cat", "pottedplant", "bus", "sheep", "boat", "bottle", "sofa", "aeroplane", "train", "bird",
     "horse", "chair", "bicycle", "diningtable", "dog", "motorbike", "cow",
 )  # fmt: skip
-DRAWINGS_VERSION = 1  # goes up with every change of what is drawn, so that older toy sets are drawn anew
+DRAWINGS_VERSION = (
+    1  # goes up with every change of what is drawn, so that older toy sets are drawn anew
+)
 MADE_BY = "create_data_lists.py --toy"
 TOY_SIZES = (500, 375), (375, 500), (400, 400), (320, 240)  # width and height of the images, pixels
 OBJECT_SIZES = 0.15, 0.5  # longer side of an object, as a fraction of the shorter side of its image
 MAX_OVERLAP = 0.5  # of two drawings, as a fraction of the smaller one's pixels
 MAX_COVERED = 1 / 3  # an object of which more is covered is marked difficult
-FAINT_SHARE, FAINT_OPACITY = 0.08, 0.35  # share of images whose first object is drawn faintly, and marked difficult
-BLACK, GREY, SILVER, WHITE, GLASS, SKIN = "#1e1e22", "#77777f", "#c8c8ce", "#f6f6f2", "#bfe6f7", "#f0c09a"
+FAINT_SHARE, FAINT_OPACITY = (
+    0.08,
+    0.35,
+)  # share of images whose first object is drawn faintly, and marked difficult
+BLACK, GREY, SILVER, WHITE, GLASS, SKIN = (
+    "#1e1e22",
+    "#77777f",
+    "#c8c8ce",
+    "#f6f6f2",
+    "#bfe6f7",
+    "#f0c09a",
+)
 BROWN, PINK, ORANGE, YELLOW = "#5b3418", "#f09aa6", "#f59a1c", "#ffe27a"
 
 # Each drawing: width / height, main colour, and what to paint, in this order. Coordinates are fractions of the drawing's width
@@ -404,7 +442,9 @@ TOY_DRAWINGS = {
 }  # fmt: skip
 
 
-def create_toy_data(folder, n_classes=TOY_CLASSES, n_train=TOY_IMAGES, n_test=TOY_TEST_IMAGES, seed=0):
+def create_toy_data(
+    folder, n_classes=TOY_CLASSES, n_train=TOY_IMAGES, n_test=TOY_TEST_IMAGES, seed=0
+):
     """
     Draw a data set in VOC layout, and write its lists into the same folder. If the folder holds the very same set already,
     nothing is drawn again; if it holds another toy set, that is replaced.
@@ -446,13 +486,18 @@ def read_toy_marker(folder):
     except (OSError, ValueError):
         settings = None
     if not isinstance(settings, dict) or settings.get("made_by") != MADE_BY:
-        raise ValueError(f"{folder}: not a folder with a toy set, and not empty: name another folder")
+        raise ValueError(
+            f"{folder}: not a folder with a toy set, and not empty: name another folder"
+        )
     return settings
 
 
 def find_toy_files(folder):
     """The pictures and annotations of a toy set."""
-    return [*folder.glob(f"JPEGImages/{'[0-9]' * 6}.jpg"), *folder.glob(f"Annotations/{'[0-9]' * 6}.xml")]
+    return [
+        *folder.glob(f"JPEGImages/{'[0-9]' * 6}.jpg"),
+        *folder.glob(f"Annotations/{'[0-9]' * 6}.xml"),
+    ]
 
 
 def draw_toy_data(folder, settings):
@@ -460,7 +505,9 @@ def draw_toy_data(folder, settings):
     for path in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / path).mkdir(parents=True, exist_ok=True)
     marker = folder / "toy.json"
-    marker.write_text(json.dumps({"made_by": MADE_BY}), encoding="utf-8")  # unfinished: if this is broken off, it is drawn anew
+    marker.write_text(
+        json.dumps({"made_by": MADE_BY}), encoding="utf-8"
+    )  # unfinished: if this is broken off, it is drawn anew
     for path in find_toy_files(folder):
         path.unlink()
     n_train, n_images = settings["n_train"], settings["n_train"] + settings["n_test"]
@@ -470,7 +517,9 @@ def draw_toy_data(folder, settings):
         image.save(folder / "JPEGImages" / f"{name}.jpg", quality=90)
         write_annotation(folder / "Annotations" / f"{name}.xml", f"{name}.jpg", image.size, objects)
     for image_set, listed in (("trainval", names[:n_train]), ("test", names[n_train:])):
-        (folder / "ImageSets" / "Main" / f"{image_set}.txt").write_text("".join(f"{name}\n" for name in listed))
+        (folder / "ImageSets" / "Main" / f"{image_set}.txt").write_text(
+            "".join(f"{name}\n" for name in listed)
+        )
     marker.write_text(json.dumps(settings), encoding="utf-8")
 
 
@@ -483,12 +532,19 @@ def write_annotation(path, image_name, image_size, objects):
     root = ElementTree.Element("annotation")
     size = dict(zip(("width", "height", "depth"), (*image_size, 3), strict=True))
     source = {"database": f"drawn by {MADE_BY}"}
-    add_tags(root, {"folder": "toy", "filename": image_name, "source": source, "size": size, "segmented": 0})
+    add_tags(
+        root,
+        {"folder": "toy", "filename": image_name, "source": source, "size": size, "segmented": 0},
+    )
     for obj in objects:
         left, top, right, bottom = obj["box"]
         # VOC counts pixels from 1 and includes both ends: pixels left ... right - 1 are left + 1 ... right there
         box = {"xmin": left + 1, "ymin": top + 1, "xmax": right, "ymax": bottom}
-        state = {"pose": "Unspecified", "truncated": obj["truncated"], "difficult": obj["difficult"]}
+        state = {
+            "pose": "Unspecified",
+            "truncated": obj["truncated"],
+            "difficult": obj["difficult"],
+        }
         add_tags(root, {"object": {"name": obj["name"], **state, "bndbox": box}})
     ElementTree.indent(root, "\t")
     path.write_bytes(ElementTree.tostring(root, encoding="utf-8") + b"\n")
@@ -526,7 +582,11 @@ def draw_toy_image(seed, number, classes):
             continue
         left, top, mask = place
         opacity = FAINT_OPACITY if faint and not drawn else 1.0
-        image.paste(tile, (left, top), tile.getchannel("A").point(lambda alpha, opacity=opacity: alpha * opacity))
+        image.paste(
+            tile,
+            (left, top),
+            tile.getchannel("A").point(lambda alpha, opacity=opacity: alpha * opacity),
+        )
         drawn.append(name)
         masks.append(mask)
 
@@ -536,7 +596,14 @@ def draw_toy_image(seed, number, classes):
         box = bounding_box(visible)
         covered = 1 - visible.sum() / mask.sum()
         difficult = int((faint and index == 0) or covered > MAX_COVERED)
-        objects.append({"name": name, "box": box, "difficult": difficult, "truncated": int(box != bounding_box(mask))})
+        objects.append(
+            {
+                "name": name,
+                "box": box,
+                "difficult": difficult,
+                "truncated": int(box != bounding_box(mask)),
+            }
+        )
     return image, objects
 
 
@@ -546,9 +613,14 @@ def draw_background(width, height, rng):
 
     :return: (height, width, 3) uint8
     """
-    first, second = (np.clip(rng.uniform(50, 205) + rng.uniform(-30, 30, 3), 0, 255) for _ in range(2))  # (3) both
+    first, second = (
+        np.clip(rng.uniform(50, 205) + rng.uniform(-30, 30, 3), 0, 255) for _ in range(2)
+    )  # (3) both
     angle = rng.uniform(0, 2 * np.pi)
-    across = np.cos(angle) * np.arange(width) / width + np.sin(angle) * np.arange(height)[:, None] / height  # (height, width)
+    across = (
+        np.cos(angle) * np.arange(width) / width
+        + np.sin(angle) * np.arange(height)[:, None] / height
+    )  # (height, width)
     across = (across - across.min()) / np.ptp(across)
     kind = rng.integers(4)
     if kind == 0:
@@ -560,8 +632,13 @@ def draw_background(width, height, rng):
         share = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)) / 255
     else:
         coarse = Image.fromarray(rng.integers(0, 256, (height // 3, width // 3), dtype=np.uint8))
-        share = 0.7 * across + 0.3 * np.asarray(coarse.resize((width, height), Image.Resampling.NEAREST)) / 255
-    palette = (first + np.linspace(0, 1, 256)[:, None] * (second - first)).astype(np.uint8)  # (256, 3)
+        share = (
+            0.7 * across
+            + 0.3 * np.asarray(coarse.resize((width, height), Image.Resampling.NEAREST)) / 255
+        )
+    palette = (first + np.linspace(0, 1, 256)[:, None] * (second - first)).astype(
+        np.uint8
+    )  # (256, 3)
     return palette[(share * 255).astype(np.uint8)]
 
 
@@ -629,11 +706,19 @@ def find_place(shape, masks, width, height, rng, n_tries=20):
     :return: left, top, and the drawing's pixels in the picture (height, width) bool; None if no such place is found
     """
     for _ in range(n_tries):
-        left, top = (int(rng.integers(room + 1)) for room in (width - shape.shape[1], height - shape.shape[0]))
+        left, top = (
+            int(rng.integers(room + 1))
+            for room in (width - shape.shape[1], height - shape.shape[0])
+        )
         mask = np.zeros((height, width), dtype=bool)
         mask[top : top + shape.shape[0], left : left + shape.shape[1]] = shape
-        apart = all((mask & other).sum() <= MAX_OVERLAP * min(mask.sum(), other.sum()) for other in masks)
-        visible = (visible_part(index, [*masks, mask]).sum() >= MAX_OVERLAP * other.sum() for index, other in enumerate(masks))
+        apart = all(
+            (mask & other).sum() <= MAX_OVERLAP * min(mask.sum(), other.sum()) for other in masks
+        )
+        visible = (
+            visible_part(index, [*masks, mask]).sum() >= MAX_OVERLAP * other.sum()
+            for index, other in enumerate(masks)
+        )
         if apart and all(visible):
             return left, top, mask
     return None
@@ -655,6 +740,10 @@ def bounding_box(mask):
 
 if __name__ == "__main__":
     try:
-        main(utils.read_command_line(Parameters, "Find, fetch or draw a data set, and write its lists.")[0])
+        main(
+            utils.read_command_line(
+                Parameters, "Find, fetch or draw a data set, and write its lists."
+            )[0]
+        )
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(utils.describe_error(error))

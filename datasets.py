@@ -23,7 +23,9 @@ PICTURE_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 # A small file can claim to be a picture that no memory holds. Cameras have a little more than 100 million pixels; as RGB, this
 # many take 360 MB in each process that reads pictures, and up to three times as much while they are converted.
 MAX_PIXELS = 120_000_000
-MAX_PICTURE_SIDE = 65_535  # pixels, as in JPEG files; the memory that resampling takes grows with it, too
+MAX_PICTURE_SIDE = (
+    65_535  # pixels, as in JPEG files; the memory that resampling takes grows with it, too
+)
 
 # Pixels that are decoded for each one wanted, along a side, before a part is resampled. With 1.5, what that changes is about as
 # little as bicubic in place of bilinear resampling would, or less.
@@ -39,11 +41,15 @@ def read_list(data_folder, name):
     """
     path = Path(data_folder) / name
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such list: make the lists first (python create_data_lists.py --help)")
+        raise FileNotFoundError(
+            f"{path}: no such list: make the lists first (python create_data_lists.py --help)"
+        )
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}): make the lists again with create_data_lists.py") from error
+        raise ValueError(
+            f"{path}: not readable as JSON ({error}): make the lists again with create_data_lists.py"
+        ) from error
 
 
 def find_fault(entry, n_classes):
@@ -95,12 +101,16 @@ def upright_rgb(image):
     :raises ValueError: its values have more than 8 bits, of which Pillow would keep the wrong ones
     """
     if image.mode.startswith(("I", "F")):
-        raise ValueError(f"expected 8 bits a channel, got Pillow's mode {image.mode}: scale its values to 0 ... 255 first")
+        raise ValueError(
+            f"expected 8 bits a channel, got Pillow's mode {image.mode}: scale its values to 0 ... 255 first"
+        )
     if "transparency" in image.info:  # of a palette, which Pillow converts in two steps
         image = image.convert("RGBA")
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         image = ImageOps.exif_transpose(image)
-    return image if image.mode == "RGB" else image.convert("RGB")  # most are RGB and upright: these are not copied
+    return (
+        image if image.mode == "RGB" else image.convert("RGB")
+    )  # most are RGB and upright: these are not copied
 
 
 @contextlib.contextmanager
@@ -108,12 +118,18 @@ def naming_file(path, remedy):
     """A context in which every error of reading a picture becomes a ValueError that names the file and what to do with it."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Pillow says about metadata, and about sizes, which are limited here
+            warnings.simplefilter(
+                "ignore"
+            )  # what Pillow says about metadata, and about sizes, which are limited here
             yield
     except UnidentifiedImageError as error:
-        raise ValueError(f"{path}: not readable as a picture (none of {', '.join(PICTURE_FORMATS)}): {remedy}") from error
+        raise ValueError(
+            f"{path}: not readable as a picture (none of {', '.join(PICTURE_FORMATS)}): {remedy}"
+        ) from error
     except Exception as error:  # whatever a damaged file leads Pillow to
-        reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+        reason = (
+            getattr(error, "strerror", None) or str(error) or type(error).__name__
+        ).splitlines()[0]
         raise ValueError(f"{path}: not readable as a picture ({reason}): {remedy}") from error
 
 
@@ -122,7 +138,9 @@ def open_picture(path):
     if os.path.getsize(path) > 4 * MAX_PIXELS:
         raise ValueError(f"it has more than {4 * MAX_PIXELS:,} bytes")
     with open(path, "rb") as file:
-        content = io.BytesIO(file.read())  # of a file, Pillow would read as much as the file says, not as much as there is
+        content = io.BytesIO(
+            file.read()
+        )  # of a file, Pillow would read as much as the file says, not as much as there is
     image = Image.open(content, formats=PICTURE_FORMATS)
     if max(image.size) > MAX_PICTURE_SIDE or image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width} x {image.height} pixels are too many")
@@ -154,7 +172,9 @@ class PictureFile:
         """:param path, remedy: see read_image, which raises the same as this and as resize"""
         self.path, self.remedy = path, remedy
         with naming_file(path, remedy):
-            self.image = upright_rgb(open_picture(path))  # those that have to be turned or converted are decoded by that
+            self.image = upright_rgb(
+                open_picture(path)
+            )  # those that have to be turned or converted are decoded by that
         self.width, self.height = self.image.size
         self.scale = 1  # pixels of the file along a side for one of the image
 
@@ -175,7 +195,9 @@ class PictureFile:
         with naming_file(self.path, self.remedy):
             if self.scale > 1:  # decoded before, and not for this
                 self.image = open_picture(self.path)
-            drafted = self.image.draft("RGB", enough)  # None if it is no JPEG file, or is decoded already
+            drafted = self.image.draft(
+                "RGB", enough
+            )  # None if it is no JPEG file, or is decoded already
             self.scale = self.width / drafted[1][2] if drafted else 1
             return self.image.resize(size, resample, box=[edge / self.scale for edge in box])
 
@@ -224,13 +246,21 @@ class PascalVOCDataset(Dataset):
         """Raise an error that names the list and the place if the lists are not what create_data_lists() writes."""
         remedy = "make the lists again with create_data_lists.py"
         data_folder = Path(data_folder)
-        images_path, objects_path = (data_folder / f"{self.split}_{name}.json" for name in ("images", "objects"))
+        images_path, objects_path = (
+            data_folder / f"{self.split}_{name}.json" for name in ("images", "objects")
+        )
         if not is_label_map(self.label_map):
-            raise ValueError(f"{data_folder / 'label_map.json'}: expected background 0 and classes 1, 2 ...: {remedy}")
-        if not isinstance(self.images, list) or not all(isinstance(path, str) for path in self.images):
+            raise ValueError(
+                f"{data_folder / 'label_map.json'}: expected background 0 and classes 1, 2 ...: {remedy}"
+            )
+        if not isinstance(self.images, list) or not all(
+            isinstance(path, str) for path in self.images
+        ):
             raise ValueError(f"{images_path}: expected a list of the paths of images: {remedy}")
         if not isinstance(self.objects, list):
-            raise ValueError(f"{objects_path}: expected a list with an entry for each image: {remedy}")
+            raise ValueError(
+                f"{objects_path}: expected a list with an entry for each image: {remedy}"
+            )
         if len(self.images) != len(self.objects):
             raise ValueError(
                 f"{data_folder}: {len(self.images)} images but {len(self.objects)} entries of objects for {self.split}: {remedy}"
@@ -268,15 +298,25 @@ class PascalVOCDataset(Dataset):
         difficulties = torch.tensor(objects["difficulties"], dtype=torch.bool)
 
         size = torch.tensor([image.width, image.height], dtype=torch.float32).repeat(2)
-        boxes = torch.minimum(boxes.clamp(min=0), size)  # for annotations that do not state the size of their image
+        boxes = torch.minimum(
+            boxes.clamp(min=0), size
+        )  # for annotations that do not state the size of their image
         if (boxes[:, 2:] - boxes[:, :2] < MIN_SIDE / 2).any():  # half: room for rounding
             raise ValueError(
                 f"{self.images[i]}: has an object outside the picture ({image.width} x {image.height} pixels): correct the boxes "
                 f"in its annotation, or {take_out}"
             )
         if not self.keep_difficult:
-            boxes, labels, difficulties = boxes[~difficulties], labels[~difficulties], difficulties[~difficulties]
-        rng = np.random.default_rng((self.seed, int(self._epoch), i)) if self.split == "TRAIN" else None
+            boxes, labels, difficulties = (
+                boxes[~difficulties],
+                labels[~difficulties],
+                difficulties[~difficulties],
+            )
+        rng = (
+            np.random.default_rng((self.seed, int(self._epoch), i))
+            if self.split == "TRAIN"
+            else None
+        )
         return transform(image, boxes, labels, difficulties, self.split, rng)
 
 
@@ -304,7 +344,10 @@ class ShuffledBatches(Sampler):
     def batches(self):
         """The whole batches that are left of the epoch, lists of indices."""
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n_images).tolist()
-        return [order[first : first + self.batch_size] for first in range(self.n_done, self.n_images, self.batch_size)]
+        return [
+            order[first : first + self.batch_size]
+            for first in range(self.n_done, self.n_images, self.batch_size)
+        ]
 
     def __len__(self):
         return len(range(self.n_done, self.n_images, self.batch_size))
@@ -320,7 +363,9 @@ def ordered_batches(n_images, batch_size, rank=0, n_processes=1):
     :param n_images, batch_size, rank, n_processes: see ShuffledBatches
     :return: list of ranges of indices
     """
-    batches = [range(first, min(first + batch_size, n_images)) for first in range(0, n_images, batch_size)]
+    batches = [
+        range(first, min(first + batch_size, n_images)) for first in range(0, n_images, batch_size)
+    ]
     return batches[rank::n_processes]
 
 
@@ -365,5 +410,6 @@ def create_loader(dataset, batches, workers, device):
         num_workers=workers,
         worker_init_fn=start_worker,
         persistent_workers=workers > 0,
-        pin_memory=device.type == "cuda",  # memory that a GPU can fetch from while the processor goes on
+        pin_memory=device.type
+        == "cuda",  # memory that a GPU can fetch from while the processor goes on
     )

@@ -53,22 +53,36 @@ def find_objects(original_image, min_score, max_overlap, top_k, suppress=None, m
     names = {number: name for name, number in model.label_map.items()}
     unknown = set(suppress or ()) - set(model.label_map)
     if unknown:
-        raise ValueError(f"suppress: {sorted(unknown)} are not classes of this model, which knows {list(model.label_map)[1:]}")
+        raise ValueError(
+            f"suppress: {sorted(unknown)} are not classes of this model, which knows {list(model.label_map)[1:]}"
+        )
 
     original_image = upright_rgb(original_image)
     nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool)
     image = transform(original_image, *nothing, split="TEST")[0]
     image = image.unsqueeze(0).to(model.priors_cxcy.device, memory_format=torch.channels_last)
-    boxes, labels, scores = (tensors[0].cpu() for tensors in model.detect_objects(*model(image), min_score, max_overlap, top_k))
-    boxes_px = boxes.clamp(0, 1) * torch.tensor([original_image.width, original_image.height]).repeat(2)
-    found = zip((names[label] for label in labels.tolist()), scores.tolist(), map(tuple, boxes_px.tolist()), strict=True)
+    boxes, labels, scores = (
+        tensors[0].cpu()
+        for tensors in model.detect_objects(*model(image), min_score, max_overlap, top_k)
+    )
+    boxes_px = boxes.clamp(0, 1) * torch.tensor(
+        [original_image.width, original_image.height]
+    ).repeat(2)
+    found = zip(
+        (names[label] for label in labels.tolist()),
+        scores.tolist(),
+        map(tuple, boxes_px.tolist()),
+        strict=True,
+    )
     return [detection for detection in found if detection[0] not in (suppress or ())]
 
 
 def label_colour(number, n_classes):
     """A colour of its own for each class, (red, green, blue) from 0 to 255: evenly spaced hues, in turn bright and darker."""
     hue = (number - 1) / max(n_classes - 1, 1)
-    return tuple(round(255 * value) for value in colorsys.hsv_to_rgb(hue, 0.85, 1.0 if number % 2 else 0.7))
+    return tuple(
+        round(255 * value) for value in colorsys.hsv_to_rgb(hue, 0.85, 1.0 if number % 2 else 0.7)
+    )
 
 
 def annotate(original_image, detections, label_map):
@@ -89,18 +103,29 @@ def annotate(original_image, detections, label_map):
         colour = label_colour(label_map[name], len(label_map))
         x_min, y_min, x_max, y_max = box
         # Pillow includes the last pixel; a box thinner than a pixel still gets its outline
-        pen.rectangle((x_min, y_min, max(x_max - 1, x_min), max(y_max - 1, y_min)), outline=colour, width=line_width)
+        pen.rectangle(
+            (x_min, y_min, max(x_max - 1, x_min), max(y_max - 1, y_min)),
+            outline=colour,
+            width=line_width,
+        )
 
         text = f"{name} {score:.2f}"
         left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
         pad = line_width + 1
         width, height = right - left + 2 * pad, bottom - top + 2 * pad
         x = max(0, min(x_min, annotated_image.width - width))
-        y = y_min - height if y_min >= height else y_min  # above the box, or inside where there is no room above
+        y = (
+            y_min - height if y_min >= height else y_min
+        )  # above the box, or inside where there is no room above
         y = max(0, min(y, annotated_image.height - height))
         pen.rectangle((x, y, x + width, y + height), fill=colour)
         brightness = (299 * colour[0] + 587 * colour[1] + 114 * colour[2]) / 1000
-        pen.text((x + pad - left, y + pad - top), text, font=font, fill="black" if brightness > 140 else "white")
+        pen.text(
+            (x + pad - left, y + pad - top),
+            text,
+            font=font,
+            fill="black" if brightness > 140 else "white",
+        )
     return annotated_image
 
 
@@ -134,11 +159,15 @@ def draw_sheet(paths, model, sheet_path, n_columns=4, n_rows=2, side=400):
     """
     sheet = Image.new("RGB", (n_columns * side, n_rows * side), "white")
     for i, path in enumerate(paths[: n_columns * n_rows]):
-        annotated_image = detect(read_image(path), min_score=0.3, max_overlap=0.45, top_k=200, model=model)
+        annotated_image = detect(
+            read_image(path), min_score=0.3, max_overlap=0.45, top_k=200, model=model
+        )
         annotated_image.thumbnail((side - 8, side - 8))
         sheet.paste(annotated_image, (i % n_columns * side + 4, i // n_columns * side + 4))
     sheet.save(sheet_path)
-    print(f"The first {len(paths[: n_columns * n_rows])} pictures with their detections are drawn in {sheet_path}.")
+    print(
+        f"The first {len(paths[: n_columns * n_rows])} pictures with their detections are drawn in {sheet_path}."
+    )
 
 
 def main(parameters):
@@ -159,7 +188,12 @@ def main(parameters):
     written = []
     for path in parameters.images:
         image = read_image(path)
-        settings = parameters.min_score, parameters.max_overlap, parameters.top_k, parameters.suppress
+        settings = (
+            parameters.min_score,
+            parameters.max_overlap,
+            parameters.top_k,
+            parameters.suppress,
+        )
         detections = find_objects(image, *settings, model)
         output_path = output_folder / f"{Path(path).stem}_detections.png"
         if output_path in written:  # a picture of the same name from another folder

@@ -36,14 +36,23 @@ class Parameters:
 class Evaluation(NamedTuple):
     """What an evaluation finds."""
 
-    average_precisions: dict  # {class name: AP from 0 to 1, NaN for a class without countable objects}
+    average_precisions: (
+        dict  # {class name: AP from 0 to 1, NaN for a class without countable objects}
+    )
     mAP: float
     losses: dict  # {"confidence", "localization"}: means over the images; empty without a criterion
 
 
 @torch.inference_mode()
 def evaluate(
-    test_loader, model, criterion=None, min_score=0.01, max_overlap=0.45, top_k=200, metric="11-point", precision="auto"
+    test_loader,
+    model,
+    criterion=None,
+    min_score=0.01,
+    max_overlap=0.45,
+    top_k=200,
+    metric="11-point",
+    precision="auto",
 ):
     """
     Detect the objects of all test images and hold them against the truth; on the way, add up the loss if asked for.
@@ -60,30 +69,45 @@ def evaluate(
     model.eval()
     device = model.priors_cxcy.device
     results = []  # of each batch: detections (boxes, labels, scores), truth (boxes, labels, difficulties), sums of the losses
-    for images, boxes, labels, difficulties in tqdm(test_loader, "evaluating", unit="batch", leave=False, disable=rank() > 0):
+    for images, boxes, labels, difficulties in tqdm(
+        test_loader, "evaluating", unit="batch", leave=False, disable=rank() > 0
+    ):
         images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
         with autocast(device, precision):
             predicted_locs, predicted_scores = model(images)
-        losses = criterion.components(predicted_locs, predicted_scores, boxes, labels) if criterion is not None else {}
-        found = model.detect_objects(predicted_locs, predicted_scores, min_score, max_overlap, top_k)
+        losses = (
+            criterion.components(predicted_locs, predicted_scores, boxes, labels)
+            if criterion is not None
+            else {}
+        )
+        found = model.detect_objects(
+            predicted_locs, predicted_scores, min_score, max_overlap, top_k
+        )
         found = [fetch(tensors) for tensors in found]
         sums = {name: float(loss) * len(images) for name, loss in losses.items()}
         results.append((found, (boxes, labels, difficulties), sums))
     results = gather_results(results)
 
     detections, truths = (
-        [[tensor for result in results for tensor in result[kind][part]] for part in range(3)] for kind in range(2)
+        [[tensor for result in results for tensor in result[kind][part]] for part in range(3)]
+        for kind in range(2)
     )
     dataset = test_loader.dataset
-    average_precisions, mAP = calculate_mAP(*detections, *truths, label_map=dataset.label_map, metric=metric)
-    losses = {name: sum(sums[name] for _, _, sums in results) / len(dataset) for name in results[0][2]}
+    average_precisions, mAP = calculate_mAP(
+        *detections, *truths, label_map=dataset.label_map, metric=metric
+    )
+    losses = {
+        name: sum(sums[name] for _, _, sums in results) / len(dataset) for name in results[0][2]
+    }
     return Evaluation(average_precisions, mAP, losses)
 
 
 def fetch(tensors):
     """Tensors of a GPU as tensors of their own on the CPU, in one copy."""
     parts = torch.cat(tensors).cpu().split([len(tensor) for tensor in tensors])
-    return [part.clone() for part in parts]  # of a view, gather_results would send all that it is a part of
+    return [
+        part.clone() for part in parts
+    ]  # of a view, gather_results would send all that it is a part of
 
 
 def gather_results(results):
@@ -120,7 +144,9 @@ def main(parameters):
     device = choose_device(parameters.device)
     dataset = PascalVOCDataset(parameters.data_folder, "TEST")
     if len(dataset) == 0:
-        raise ValueError(f"{parameters.data_folder}: TEST_images.json lists no images: make lists with a test set")
+        raise ValueError(
+            f"{parameters.data_folder}: TEST_images.json lists no images: make lists with a test set"
+        )
     model = load_model(parameters.checkpoint, device)
     if model.label_map != dataset.label_map:
         raise ValueError(

@@ -18,7 +18,14 @@ import torchvision
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from utils import cxcy_to_gcxgcy, cxcy_to_xy, decimate, find_jaccard_overlap, gcxgcy_to_cxcy, xy_to_cxcy
+from utils import (
+    cxcy_to_gcxgcy,
+    cxcy_to_xy,
+    decimate,
+    find_jaccard_overlap,
+    gcxgcy_to_cxcy,
+    xy_to_cxcy,
+)
 
 
 class FeatureMap(NamedTuple):
@@ -27,7 +34,9 @@ class FeatureMap(NamedTuple):
     side: int  # tiles along each side
     channels: int
     scale: float  # side of the square prior, as a fraction of the image's side
-    aspect_ratios: tuple  # width / height of the priors, in order; the extra square one comes second
+    aspect_ratios: (
+        tuple  # width / height of the priors, in order; the extra square one comes second
+    )
 
 
 # Everything about priors follows from this table (paper, section 2.2). The scales grow evenly from 0.2 to 0.9; conv4_3 has 0.1.
@@ -64,7 +73,9 @@ def download_weights(weights, name, remedy):
         return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except Exception as error:  # of the network or the disk, or whatever a damaged file leads to
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UnavailableWeightsError(f"{name} can not be had ({reason}): fetch {weights.url} {remedy}") from error
+        raise UnavailableWeightsError(
+            f"{name} can not be had ({reason}): fetch {weights.url} {remedy}"
+        ) from error
 
 
 class VGGBase(nn.Module):
@@ -93,7 +104,9 @@ class VGGBase(nn.Module):
         self.conv5_1 = nn.Conv2d(512, 512, kernel_size=3, padding=1)
         self.conv5_2 = nn.Conv2d(512, 512, kernel_size=3, padding=1)
         self.conv5_3 = nn.Conv2d(512, 512, kernel_size=3, padding=1)
-        self.pool5 = nn.MaxPool2d(kernel_size=3, stride=1, padding=1)  # stride 1: the map stays 19 x 19
+        self.pool5 = nn.MaxPool2d(
+            kernel_size=3, stride=1, padding=1
+        )  # stride 1: the map stays 19 x 19
 
         # fc6 and fc7 as convolutions. Decimation left one in three rows and columns of fc6's 7 x 7 kernel: the holes between
         # them widen the 3 x 3 kernel that remains (dilation 6, as pool5 no longer halves the map).
@@ -182,7 +195,9 @@ class AuxiliaryConvolutions(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv8_1 = nn.Conv2d(1024, 256, kernel_size=1)
-        self.conv8_2 = nn.Conv2d(256, 512, kernel_size=3, stride=2, padding=1)  # stride halves the map
+        self.conv8_2 = nn.Conv2d(
+            256, 512, kernel_size=3, stride=2, padding=1
+        )  # stride halves the map
 
         self.conv9_1 = nn.Conv2d(512, 128, kernel_size=1)
         self.conv9_2 = nn.Conv2d(128, 256, kernel_size=3, stride=2, padding=1)
@@ -222,8 +237,16 @@ class PredictionConvolutions(nn.Module):
         self.n_classes = n_classes
         for name, feature_map in FEATURE_MAPS.items():
             n_priors = len(feature_map.aspect_ratios) + 1  # and the extra square one
-            setattr(self, f"loc_{name}", nn.Conv2d(feature_map.channels, n_priors * 4, kernel_size=3, padding=1))
-            setattr(self, f"cl_{name}", nn.Conv2d(feature_map.channels, n_priors * n_classes, kernel_size=3, padding=1))
+            setattr(
+                self,
+                f"loc_{name}",
+                nn.Conv2d(feature_map.channels, n_priors * 4, kernel_size=3, padding=1),
+            )
+            setattr(
+                self,
+                f"cl_{name}",
+                nn.Conv2d(feature_map.channels, n_priors * n_classes, kernel_size=3, padding=1),
+            )
         init_xavier(self)
 
     def forward(self, *feature_maps):
@@ -272,9 +295,15 @@ class SSD300(nn.Module):
         default_priors = self.create_prior_boxes()
         priors_cxcy = default_priors if priors_cxcy is None else priors_cxcy
         if priors_cxcy.shape != default_priors.shape:
-            raise ValueError(f"priors: expected {tuple(default_priors.shape)}, got {tuple(priors_cxcy.shape)}")
+            raise ValueError(
+                f"priors: expected {tuple(default_priors.shape)}, got {tuple(priors_cxcy.shape)}"
+            )
         self.register_buffer("priors_cxcy", priors_cxcy, persistent=False)
-        self.register_buffer("input_shift", torch.zeros(1, 3, 1, 1) if input_shift is None else input_shift, persistent=False)
+        self.register_buffer(
+            "input_shift",
+            torch.zeros(1, 3, 1, 1) if input_shift is None else input_shift,
+            persistent=False,
+        )
 
     def forward(self, image):
         """
@@ -285,7 +314,9 @@ class SSD300(nn.Module):
 
         # In float32, as squares of large values overflow smaller types; the epsilon makes a vector of zeros stay one.
         conv4_3_feats = conv4_3_feats.float()
-        norm = (torch.linalg.vector_norm(conv4_3_feats, dim=1, keepdim=True).square() + 1e-10).sqrt()  # (N, 1, 38, 38)
+        norm = (
+            torch.linalg.vector_norm(conv4_3_feats, dim=1, keepdim=True).square() + 1e-10
+        ).sqrt()  # (N, 1, 38, 38)
         conv4_3_feats = conv4_3_feats / norm * self.rescale_factors
 
         return self.pred_convs(conv4_3_feats, conv7_feats, *self.aux_convs(conv7_feats))
@@ -302,7 +333,9 @@ class SSD300(nn.Module):
         scales = [feature_map.scale for feature_map in feature_maps.values()]
         next_scales = [*scales[1:], None]
         priors = []
-        for (side, _, scale, aspect_ratios), next_scale in zip(feature_maps.values(), next_scales, strict=True):
+        for (side, _, scale, aspect_ratios), next_scale in zip(
+            feature_maps.values(), next_scales, strict=True
+        ):
             extra = 1.0 if next_scale is None else (scale * next_scale) ** 0.5
             sizes = [(scale * ratio**0.5, scale / ratio**0.5) for ratio in aspect_ratios]
             sizes.insert(1, (extra, extra))
@@ -332,14 +365,20 @@ class SSD300(nn.Module):
         probabilities = predicted_scores.float().softmax(dim=2)  # (N, 8732, n_classes)
         probabilities[:, :, 0] = float("-inf")  # the background is not looked for
         # NaN counts, which topk takes for the highest; int64 would take five times as long
-        n_candidates = n_priors * n_classes - (probabilities <= min_score).sum(dim=(1, 2), dtype=torch.int32)  # (N)
+        n_candidates = n_priors * n_classes - (probabilities <= min_score).sum(
+            dim=(1, 2), dtype=torch.int32
+        )  # (N)
         n_most = max(n_candidates.tolist(), default=0)
 
         # Only better boxes suppress a box: what stays of the best candidates stays in any case. More are taken if too few do.
         for n_best in (2 * top_k, 6 * top_k, n_most):
             n_best = min(n_best, n_most)
-            boxes, score, group = self._best_candidates(probabilities, predicted_locs, min_score, n_best)
-            at_once = boxes.is_cuda and len(boxes) < 100_000  # a bit for each pair: 1.2 GB. A processor has less to do apart
+            boxes, score, group = self._best_candidates(
+                probabilities, predicted_locs, min_score, n_best
+            )
+            at_once = (
+                boxes.is_cuda and len(boxes) < 100_000
+            )  # a bit for each pair: 1.2 GB. A processor has less to do apart
             kept = suppress(boxes, score, group, n_classes, max_overlap, at_once)
             image = group[kept] // n_classes
             n_kept = torch.bincount(image, minlength=n_images)  # (N)
@@ -348,7 +387,10 @@ class SSD300(nn.Module):
 
         kept = kept[rank_in_group(image) < top_k]
         sizes = n_kept.clamp(max=top_k).tolist()
-        return tuple(list(tensor.split(sizes)) for tensor in (boxes[kept], group[kept] % n_classes, score[kept]))
+        return tuple(
+            list(tensor.split(sizes))
+            for tensor in (boxes[kept], group[kept] % n_classes, score[kept])
+        )
 
     def _best_candidates(self, probabilities, predicted_locs, min_score, n_best):
         """
@@ -417,7 +459,9 @@ def match_priors(boxes_xy, is_object, priors_xy, threshold):
     :param threshold: Jaccard overlap from which a prior is positive
     :return: the object of each prior (N, P) long, an index below M; and whether the prior is positive (N, P) bool
     """
-    priors_xy = F.pad(priors_xy, (0, 0, 0, 1), value=-1.0)  # one more, which overlaps nothing, for losers to be written to
+    priors_xy = F.pad(
+        priors_xy, (0, 0, 0, 1), value=-1.0
+    )  # one more, which overlaps nothing, for losers to be written to
     overlap = find_jaccard_overlap(boxes_xy, priors_xy)  # (N, M, P + 1)
     n_images, n_objects, n_priors = overlap.shape
     overlap_for_each_prior, object_for_each_prior = overlap.max(dim=1)  # (N, P + 1) both
@@ -429,14 +473,18 @@ def match_priors(boxes_xy, is_object, priors_xy, threshold):
     for _ in range(n_objects):
         best_overlap, prior = overlap.max(dim=2)  # (N, M) both
         waiting = waiting & (best_overlap >= 0)  # not for ever, where no prior is free
-        rivals = overlap.gather(2, prior.unsqueeze(1).expand(-1, n_objects, -1))  # (N, M, M), who overlaps whose prior how much
+        rivals = overlap.gather(
+            2, prior.unsqueeze(1).expand(-1, n_objects, -1)
+        )  # (N, M, M), who overlaps whose prior how much
         wins = waiting & (rivals.masked_fill(~waiting.unsqueeze(2), -1.0).argmax(dim=1) == objects)
         place = prior.masked_fill(~wins, n_priors - 1)
         object_for_each_prior.scatter_(1, place, objects.expand(n_images, -1))
         positive.scatter_(1, place, True)
         overlap.scatter_(2, place.unsqueeze(1).expand(-1, n_objects, -1), -1.0)  # no longer free
         waiting = waiting & ~wins
-        if not overlap.is_cuda and not waiting.any():  # a GPU would have to stop for the answer: it goes through all rounds
+        if (
+            not overlap.is_cuda and not waiting.any()
+        ):  # a GPU would have to stop for the answer: it goes through all rounds
             break
     return object_for_each_prior[:, :-1], positive[:, :-1]
 
@@ -485,7 +533,9 @@ class MultiBoxLoss(nn.Module):
     def components(self, predicted_locs, predicted_scores, boxes, labels):
         """The two losses that `forward` adds up, by name, {"confidence": scalar, "localization": scalar}; arguments as there."""
         true_classes, true_locs = self.match(boxes, labels)
-        return self.compare(predicted_locs, predicted_scores, true_classes, true_locs, (true_classes > 0).sum())
+        return self.compare(
+            predicted_locs, predicted_scores, true_classes, true_locs, (true_classes > 0).sum()
+        )
 
     def match(self, boxes, labels):
         """
@@ -504,17 +554,29 @@ class MultiBoxLoss(nn.Module):
     def _match_part(self, boxes, labels):
         """What `match` says, for a part of a batch."""
         device = self.priors_cxcy.device
-        true_boxes = pad_sequence(boxes, batch_first=True).to(device, non_blocking=True)  # (N, M, 4)
-        true_labels = pad_sequence(labels, batch_first=True).to(device, non_blocking=True)  # (N, M), 0 where there is no object
+        true_boxes = pad_sequence(boxes, batch_first=True).to(
+            device, non_blocking=True
+        )  # (N, M, 4)
+        true_labels = pad_sequence(labels, batch_first=True).to(
+            device, non_blocking=True
+        )  # (N, M), 0 where there is no object
         if true_labels.size(1) == 0:  # no object at all: one column of padding
             true_boxes, true_labels = F.pad(true_boxes, (0, 0, 0, 1)), F.pad(true_labels, (0, 1))
         is_object = true_labels > 0
         priors_xy = cxcy_to_xy(self.priors_cxcy)
-        true_boxes = torch.where(is_object.unsqueeze(2), true_boxes, priors_xy[0] + 3)  # padding: any box away from the picture
+        true_boxes = torch.where(
+            is_object.unsqueeze(2), true_boxes, priors_xy[0] + 3
+        )  # padding: any box away from the picture
 
-        object_for_each_prior, positive = match_priors(true_boxes, is_object, priors_xy, self.threshold)  # (N, P) both
-        true_classes = true_labels.gather(1, object_for_each_prior) * positive  # (N, P), background 0 where not positive
-        matched_boxes = true_boxes.gather(1, object_for_each_prior.unsqueeze(2).expand(-1, -1, 4))  # (N, P, 4)
+        object_for_each_prior, positive = match_priors(
+            true_boxes, is_object, priors_xy, self.threshold
+        )  # (N, P) both
+        true_classes = (
+            true_labels.gather(1, object_for_each_prior) * positive
+        )  # (N, P), background 0 where not positive
+        matched_boxes = true_boxes.gather(
+            1, object_for_each_prior.unsqueeze(2).expand(-1, -1, 4)
+        )  # (N, P, 4)
         return true_classes, cxcy_to_gcxgcy(xy_to_cxcy(matched_boxes), self.priors_cxcy)
 
     def compare(self, predicted_locs, predicted_scores, true_classes, true_locs, n_positives_batch):
@@ -531,7 +593,9 @@ class MultiBoxLoss(nn.Module):
         positive = true_classes > 0
         # Without positives both sums below are zero; dividing them by one instead of zero keeps them so.
         divisor = n_positives_batch.clamp(min=1)
-        confidence = self._confidence_loss(predicted_scores, true_classes, positive, positive.sum(dim=1))
+        confidence = self._confidence_loss(
+            predicted_scores, true_classes, positive, positive.sum(dim=1)
+        )
         localization = self._localization_loss(predicted_locs, true_locs, positive)
         return {"confidence": confidence / divisor, "localization": localization / divisor}
 
@@ -546,10 +610,14 @@ class MultiBoxLoss(nn.Module):
         Cross entropy, summed over the positive priors and, in each image, over its hardest negatives: the priors without an
         object whose loss is highest, `neg_pos_ratio` for each positive one. All 8732 would drown the few positives.
         """
-        loss = F.cross_entropy(predicted_scores.flatten(0, 1), true_classes.flatten(), reduction="none").view_as(positive)
+        loss = F.cross_entropy(
+            predicted_scores.flatten(0, 1), true_classes.flatten(), reduction="none"
+        ).view_as(positive)
         positive_loss = loss.masked_fill(~positive, 0.0).sum()
 
-        negative_loss, _ = loss.masked_fill(positive, 0.0).sort(dim=1, descending=True)  # (N, P), hardest first
+        negative_loss, _ = loss.masked_fill(positive, 0.0).sort(
+            dim=1, descending=True
+        )  # (N, P), hardest first
         hardness = torch.arange(loss.size(1), device=loss.device)  # 0 for the hardest
         is_hard = hardness < self.neg_pos_ratio * n_positives.unsqueeze(1)  # (N, P)
         return positive_loss + negative_loss.masked_fill(~is_hard, 0.0).sum()
@@ -566,7 +634,9 @@ def choose_device(name):
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and n_processes() > 1:  # torchrun says which of the machine's GPUs is this process's
+    if (
+        name == "cuda" and n_processes() > 1
+    ):  # torchrun says which of the machine's GPUs is this process's
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
@@ -574,7 +644,9 @@ def choose_device(name):
             raise RuntimeError("only cpu and cuda are supported")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
-        raise ValueError(f"--device {name}: not available here ({str(error).splitlines()[0]}): use --device cpu") from error
+        raise ValueError(
+            f"--device {name}: not available here ({str(error).splitlines()[0]}): use --device cpu"
+        ) from error
     return device
 
 
@@ -594,7 +666,9 @@ def choose_precision(device, precision):
     if precision != "auto":
         raise ValueError(f"precision: expected auto, {', '.join(dtypes)}, got {precision!r}")
     if device.type == "cuda":  # bfloat16 came with Ampere, capability 8.0
-        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+        return (
+            torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+        )
     # float32 on older releases of torch, which have no public way to ask what the processor can do
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     has_bfloat16 = capabilities.get("amx_bf16", False) or capabilities.get("avx512_bf16", False)
@@ -619,11 +693,15 @@ def process_group():
     A context in which the processes that torchrun started work together, each on its device; what any but the first prints is
     dropped. Without torchrun there is one process, and nothing to do.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun sets it, and all that init_process_group reads
+    if (
+        "TORCHELASTIC_RUN_ID" not in os.environ
+    ):  # torchrun sets it, and all that init_process_group reads
         yield
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    output = contextlib.redirect_stdout(None) if rank() > 0 else contextlib.nullcontext()  # the first process speaks for all
+    output = (
+        contextlib.redirect_stdout(None) if rank() > 0 else contextlib.nullcontext()
+    )  # the first process speaks for all
     with output, warnings.catch_warnings():
         # Said of rescale_factors, (1, 512, 1, 1), whose memory is the same in every layout
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
@@ -655,7 +733,9 @@ def first_process_first():
 # ---------------------------------------------------------------------------------------------------- being asked to stop
 
 
-class InterruptedTrainingError(BaseException):  # like KeyboardInterrupt: no `except Exception` should take it for its own
+class InterruptedTrainingError(
+    BaseException
+):  # like KeyboardInterrupt: no `except Exception` should take it for its own
     """The training was asked to stop, by Ctrl-C or SIGTERM; `number` is the signal's."""
 
     def __init__(self, number):
@@ -674,7 +754,10 @@ class Interruption:
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():  # Python allows it there only
-            self.handlers = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+            self.handlers = {
+                number: signal.signal(number, self._note)
+                for number in (signal.SIGINT, signal.SIGTERM)
+            }
         return self
 
     def __exit__(self, *error):

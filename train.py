@@ -22,7 +22,14 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from checkpoints import WrongFileError, load_base_weights, load_checkpoint, model_state, newest_checkpoint, save_checkpoint
+from checkpoints import (
+    WrongFileError,
+    load_base_weights,
+    load_checkpoint,
+    model_state,
+    newest_checkpoint,
+    save_checkpoint,
+)
 from create_data_lists import TOY_CLASSES, TOY_IMAGES, create_toy_data
 from datasets import PascalVOCDataset, ShuffledBatches, create_loader, ordered_batches
 from detect import draw_sheet
@@ -52,7 +59,9 @@ class Parameters:
     keep_difficult: bool = True  # learn from objects marked difficult, too
     output_folder: str = "."  # where checkpoints, history.jsonl and history.png go
     checkpoint: str = ""  # go on from a file, or auto, the newest in the output folder; or start from others' weights or coco
-    pretrained: bool = True  # start the base from torchvision's ImageNet weights (528 MB, downloaded once)
+    pretrained: bool = (
+        True  # start the base from torchvision's ImageNet weights (528 MB, downloaded once)
+    )
     base_weights: str = ""  # start the base from this file instead, vgg16_reducedfc.pth: Caffe's VGG-16, as the paper did
 
     # The schedule of the authors' script for VOC 07+12 (paper, section 3.6). An iteration is a step on 32 images: with another
@@ -63,10 +72,14 @@ class Parameters:
     lr: float = 1e-3  # learning rate, for weights; biases have twice as much
     decay_at: tuple = (2 / 3, 5 / 6)  # parts of the training after which the rate falls to a tenth
     # DEVIATION(warm-up): the authors had none; from random layers, the full rate at once can make the loss explode.
-    warm_up: float = 1 / 240  # part of the training during which the rate rises from zero (500 of 120,000 iterations)
+    warm_up: float = (
+        1 / 240
+    )  # part of the training during which the rate rises from zero (500 of 120,000 iterations)
     momentum: float = 0.9  # of stochastic gradient descent
     weight_decay: float = 5e-4  # for weights; biases have none
-    grad_clip: float = 0.0  # longest gradient of all parameters together, longer ones are shortened; 0: none is
+    grad_clip: float = (
+        0.0  # longest gradient of all parameters together, longer ones are shortened; 0: none is
+    )
 
     checkpoint_every: int = 500  # steps after which a checkpoint is written, beside the one after each epoch; 0: only that
     workers: int = 4  # processes, for each GPU, that read and prepare images, and as many to validate; 0: this one does it
@@ -112,7 +125,9 @@ class Progress:
     epoch: int = 0  # epochs finished
     iteration: int = 0  # optimizer steps taken
     n_images: int = 0  # images that the next epoch has trained on already
-    loss_sums: torch.Tensor = field(default_factory=lambda: torch.zeros(2).double())  # over these: confidence, localization
+    loss_sums: torch.Tensor = field(
+        default_factory=lambda: torch.zeros(2).double()
+    )  # over these: confidence, localization
     best_mAP: float = -1.0
     history: list = field(default_factory=list)  # a dict an epoch
 
@@ -124,7 +139,9 @@ class Training(NamedTuple):
     network: nn.Module  # the model; with several processes, DistributedDataParallel around it
     criterion: MultiBoxLoss
     optimizer: torch.optim.SGD
-    scaler: torch.amp.GradScaler  # keeps the gradients of float16 from vanishing; idle with other precisions
+    scaler: (
+        torch.amp.GradScaler
+    )  # keeps the gradients of float16 from vanishing; idle with other precisions
     parameters: Parameters
     fingerprints: dict  # of the lists, by split
 
@@ -156,7 +173,9 @@ def create_optimizer(model, parameters):
     authors' solver.
     """
     biases = [parameter for name, parameter in model.named_parameters() if name.endswith(".bias")]
-    others = [parameter for name, parameter in model.named_parameters() if not name.endswith(".bias")]
+    others = [
+        parameter for name, parameter in model.named_parameters() if not name.endswith(".bias")
+    ]
     groups = [
         {"params": biases, "lr_factor": 2.0, "weight_decay": 0.0},
         {"params": others, "lr_factor": 1.0, "weight_decay": parameters.weight_decay},
@@ -173,11 +192,24 @@ def check_parameters(parameters):
     """
     for name in ("batch_size", "iterations", "lr"):
         if not getattr(parameters, name) > 0:
-            raise ValueError(f"parameters: {name}: expected more than 0, got {getattr(parameters, name)}")
-    at_least_0 = "warm_up", "momentum", "weight_decay", "grad_clip", "workers", "seed", "images_at_once", "checkpoint_every"
+            raise ValueError(
+                f"parameters: {name}: expected more than 0, got {getattr(parameters, name)}"
+            )
+    at_least_0 = (
+        "warm_up",
+        "momentum",
+        "weight_decay",
+        "grad_clip",
+        "workers",
+        "seed",
+        "images_at_once",
+        "checkpoint_every",
+    )
     for name in at_least_0:
         if not getattr(parameters, name) >= 0:
-            raise ValueError(f"parameters: {name}: expected 0 or more, got {getattr(parameters, name)}")
+            raise ValueError(
+                f"parameters: {name}: expected 0 or more, got {getattr(parameters, name)}"
+            )
 
 
 def check_resumable(state, parameters, given, label_map, fingerprints):
@@ -214,7 +246,8 @@ def check_resumable(state, parameters, given, label_map, fingerprints):
         rows = [f"{name} was {old}, now {current[name]}" for name, old in differing.items()]
         raise ValueError(
             f"{parameters.checkpoint}: was trained with other parameters: {'; '.join(rows)}. Give each on the command line, with "
-            "the old value to go on as before or with a new one to change it: " + " ".join(map(_as_option, differing.items()))
+            "the old value to go on as before or with a new one to change it: "
+            + " ".join(map(_as_option, differing.items()))
         )
 
 
@@ -248,9 +281,15 @@ def train_epoch(train_loader, training, progress, interruption, output_folder):
     n_before, start = progress.n_images, time.perf_counter()
     # To read a step's losses is to wait until a GPU has computed them: it gets its next step first.
     reports, n_late = deque(), 0 if progress.loss_sums.device.type == "cpu" else 1
-    with tqdm(train_loader, total=n_left, unit="step", dynamic_ncols=True, disable=rank() > 0) as bar:
-        for batch, (images, boxes, labels, _) in zip(train_loader.batch_sampler.batches()[:n_left], bar, strict=False):
-            losses, stop = take_step(images, boxes, labels, training, progress.iteration, interruption.number)
+    with tqdm(
+        train_loader, total=n_left, unit="step", dynamic_ncols=True, disable=rank() > 0
+    ) as bar:
+        for batch, (images, boxes, labels, _) in zip(
+            train_loader.batch_sampler.batches()[:n_left], bar, strict=False
+        ):
+            losses, stop = take_step(
+                images, boxes, labels, training, progress.iteration, interruption.number
+            )
             progress.iteration += 1
             progress.n_images += len(batch)
             progress.loss_sums += losses * len(batch)
@@ -259,13 +298,18 @@ def train_epoch(train_loader, training, progress, interruption, output_folder):
             if len(reports) > n_late:
                 losses, stop = reports.popleft().read(dataset)
                 bar.set_postfix(losses)
-            is_due = parameters.checkpoint_every > 0 and progress.iteration % parameters.checkpoint_every == 0
+            is_due = (
+                parameters.checkpoint_every > 0
+                and progress.iteration % parameters.checkpoint_every == 0
+            )
             if is_due or stop:
                 for report in reports:
                     report.read(dataset)
                 save_progress(training, progress, output_folder)
             if stop:
-                raise InterruptedTrainingError(interruption.number or signal.SIGTERM)  # where another process has noticed it
+                raise InterruptedTrainingError(
+                    interruption.number or signal.SIGTERM
+                )  # where another process has noticed it
     for report in reports:
         report.read(dataset)
     save_progress(training, progress, output_folder)
@@ -287,7 +331,9 @@ def take_step(images, boxes, labels, training, step, stop):
     device = model.priors_cxcy.device
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, parameters) * group["lr_factor"]
-    if len(images) == 0:  # no share of this batch, but the others wait: a picture without objects has a loss of 0
+    if (
+        len(images) == 0
+    ):  # no share of this batch, but the others wait: a picture without objects has a loss of 0
         images, boxes = torch.zeros(1, 3, IMAGE_SIZE, IMAGE_SIZE), [torch.zeros(0, 4)]
         labels = [torch.zeros(0, dtype=torch.int64)]
     images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
@@ -297,7 +343,9 @@ def take_step(images, boxes, labels, training, step, stop):
         dist.all_reduce(n_positives)
 
     optimizer.zero_grad()
-    report = torch.zeros(3, dtype=torch.float64, device=device)  # confidence and localization loss, and whether to stop
+    report = torch.zeros(
+        3, dtype=torch.float64, device=device
+    )  # confidence and localization loss, and whether to stop
     report[2].fill_(stop)
     n_at_once = parameters.images_at_once or len(images)
     for first in range(0, len(images), n_at_once):
@@ -306,8 +354,12 @@ def take_step(images, boxes, labels, training, step, stop):
         # The processes add up their gradients once, after the last part
         with contextlib.nullcontext() if is_last or network is model else network.no_sync():
             with autocast(device, parameters.precision):
-                predicted_locs, predicted_scores = network(images[part])  # (n, 8732, 4), (n, 8732, n_classes)
-            losses = criterion.compare(predicted_locs, predicted_scores, true_classes[part], true_locs[part], n_positives)
+                predicted_locs, predicted_scores = network(
+                    images[part]
+                )  # (n, 8732, 4), (n, 8732, n_classes)
+            losses = criterion.compare(
+                predicted_locs, predicted_scores, true_classes[part], true_locs[part], n_positives
+            )
             # DistributedDataParallel takes the mean of the processes' gradients; that of the batch is their sum
             scaler.scale(criterion.total(losses) * n_processes()).backward()
         report[:2] += torch.stack([losses["confidence"], losses["localization"]]).detach()
@@ -365,8 +417,14 @@ def check_weights(model, step):
 
     :raises NonFiniteLossError: a weight is infinite or not a number
     """
-    finite = torch.stack([weight.isfinite().all() for weight in model.parameters()]).tolist()  # one look at a GPU, not seventy
-    broken = [name for (name, _), is_finite in zip(model.named_parameters(), finite, strict=True) if not is_finite]
+    finite = torch.stack(
+        [weight.isfinite().all() for weight in model.parameters()]
+    ).tolist()  # one look at a GPU, not seventy
+    broken = [
+        name
+        for (name, _), is_finite in zip(model.named_parameters(), finite, strict=True)
+        if not is_finite
+    ]
     if broken:
         raise NonFiniteLossError(
             f"the weights are not finite after iteration {step}: {', '.join(broken[:3])} ... The last checkpoint is as it was. "
@@ -407,15 +465,26 @@ def validate(test_loader, training):
     """
     if len(test_loader.dataset) == 0:
         return None, {}
-    evaluation = evaluate(test_loader, training.model, training.criterion, precision=training.parameters.precision)
+    evaluation = evaluate(
+        test_loader, training.model, training.criterion, precision=training.parameters.precision
+    )
     losses = {f"validation_{name}": value for name, value in evaluation.losses.items()}
-    return evaluation, {"validation_loss": training.criterion.total(evaluation.losses), **losses, "mAP": evaluation.mAP}
+    return evaluation, {
+        "validation_loss": training.criterion.total(evaluation.losses),
+        **losses,
+        "mAP": evaluation.mAP,
+    }
 
 
 def write_history(history, output_folder):
     """Write history.jsonl, a line for each epoch, and the curves as history.png if matplotlib is installed."""
-    lines = [json.dumps({name: None if value != value else value for name, value in row.items()}) for row in history]
-    (output_folder / "history.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    lines = [
+        json.dumps({name: None if value != value else value for name, value in row.items()})
+        for row in history
+    ]
+    (output_folder / "history.jsonl").write_text(
+        "".join(line + "\n" for line in lines), encoding="utf-8"
+    )
     if not importlib.util.find_spec("matplotlib"):
         return
     from matplotlib.figure import Figure  # not needed for training, and slow to import
@@ -424,7 +493,9 @@ def write_history(history, output_folder):
     loss_axes, map_axes = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
     for name in ("loss", "confidence", "localization", "validation_loss"):
-        loss_axes.plot(epochs, [row.get(name, math.nan) for row in history], ".-", label=name.replace("_", " "))
+        loss_axes.plot(
+            epochs, [row.get(name, math.nan) for row in history], ".-", label=name.replace("_", " ")
+        )
     loss_axes.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
     loss_axes.legend()
     map_axes.plot(epochs, [row.get("mAP", math.nan) for row in history], ".-", color="tab:green")
@@ -441,11 +512,20 @@ def load_data(parameters):
     """
     if parameters.toy:
         with first_process_first():
-            create_toy_data(parameters.data_folder, parameters.toy_classes, parameters.toy_images, seed=parameters.seed)
-    train_set = PascalVOCDataset(parameters.data_folder, "TRAIN", parameters.keep_difficult, parameters.seed)
+            create_toy_data(
+                parameters.data_folder,
+                parameters.toy_classes,
+                parameters.toy_images,
+                seed=parameters.seed,
+            )
+    train_set = PascalVOCDataset(
+        parameters.data_folder, "TRAIN", parameters.keep_difficult, parameters.seed
+    )
     test_set = PascalVOCDataset(parameters.data_folder, "TEST")
     if len(train_set) == 0:
-        raise ValueError(f"{parameters.data_folder}: TRAIN_images.json lists no images: make the lists again")
+        raise ValueError(
+            f"{parameters.data_folder}: TRAIN_images.json lists no images: make the lists again"
+        )
     return train_set, test_set
 
 
@@ -460,18 +540,26 @@ def find_start(parameters):
     """
     if parameters.checkpoint == "auto":
         path, state = newest_checkpoint(parameters.output_folder)
-        print(f"Going on from {path}." if path else f"No checkpoint in {parameters.output_folder}: beginning anew.")
+        print(
+            f"Going on from {path}."
+            if path
+            else f"No checkpoint in {parameters.output_folder}: beginning anew."
+        )
         return dataclasses.replace(parameters, checkpoint=str(path or "")), state
     try:
         return parameters, load_checkpoint(parameters.checkpoint) if parameters.checkpoint else None
     except WrongFileError as error:
-        raise WrongFileError(f"{error}. --checkpoint auto takes the newest readable one in --output-folder") from error
+        raise WrongFileError(
+            f"{error}. --checkpoint auto takes the newest readable one in --output-folder"
+        ) from error
 
 
 def create_model(state, label_map, parameters, device):
     """A new SSD300, or that of a checkpoint, with its `label_map`."""
     if state is None:
-        torch.manual_seed(parameters.seed)  # for the initial weights; order and augmentations have generators of their own
+        torch.manual_seed(
+            parameters.seed
+        )  # for the initial weights; order and augmentations have generators of their own
         with first_process_first():
             model = SSD300(len(label_map), parameters.pretrained and not parameters.base_weights)
         if parameters.base_weights:
@@ -491,8 +579,14 @@ def create_training(model, parameters, fingerprints):
     if parameters.compile:
         model.compile()
     is_alone = n_processes() == 1
-    network = model if is_alone else DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
-    scaler = torch.amp.GradScaler(device.type, enabled=choose_precision(device, parameters.precision) == torch.float16)
+    network = (
+        model
+        if is_alone
+        else DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+    )
+    scaler = torch.amp.GradScaler(
+        device.type, enabled=choose_precision(device, parameters.precision) == torch.float16
+    )
     criterion, optimizer = MultiBoxLoss(model.priors_cxcy), create_optimizer(model, parameters)
     return Training(model, network, criterion, optimizer, scaler, parameters, fingerprints)
 
@@ -512,17 +606,24 @@ def resume(state, training):
     :return: Progress, its iteration in steps of the present batch size
     """
     if begins_anew(state):
-        return Progress(loss_sums=torch.zeros(2, dtype=torch.float64, device=training.model.priors_cxcy.device))
+        return Progress(
+            loss_sums=torch.zeros(2, dtype=torch.float64, device=training.model.priors_cxcy.device)
+        )
     optimizer, parameters = training.optimizer, training.parameters
     kept = "params", "lr"  # the rate is set in each step
-    options = [{name: value for name, value in group.items() if name not in kept} for group in optimizer.param_groups]
+    options = [
+        {name: value for name, value in group.items() if name not in kept}
+        for group in optimizer.param_groups
+    ]
     optimizer.load_state_dict(state["optimizer"])
     for group, current in zip(optimizer.param_groups, options, strict=True):
         group.update(current)
     if training.scaler.is_enabled() and state["scaler"]:
         training.scaler.load_state_dict(state["scaler"])
     progress = Progress(**{item.name: state[item.name] for item in dataclasses.fields(Progress)})
-    progress.iteration = round(progress.iteration * state["parameters"]["batch_size"] / parameters.batch_size)
+    progress.iteration = round(
+        progress.iteration * state["parameters"]["batch_size"] / parameters.batch_size
+    )
     progress.loss_sums = progress.loss_sums.to(training.model.priors_cxcy.device)
     return progress
 
@@ -548,14 +649,20 @@ def prepare_output_folder(state, parameters, n_classes):
         with tempfile.TemporaryFile(dir=output_folder):
             pass
     except OSError as error:
-        raise OSError(f"{output_folder}: nothing can be written there ({error}): name another --output-folder") from error
+        raise OSError(
+            f"{output_folder}: nothing can be written there ({error}): name another --output-folder"
+        ) from error
     with torch.device("meta"):  # sizes only: nothing is allocated
-        n_weights = sum(weight.numel() for weight in SSD300(n_classes, pretrained=False).parameters())
+        n_weights = sum(
+            weight.numel() for weight in SSD300(n_classes, pretrained=False).parameters()
+        )
     # The last checkpoint, the one before, the best and one that is being written: weights and momentum, 4 bytes each
     files = list(output_folder.glob("*checkpoint_ssd300.pth.tar*"))
     needed = 4 * 8 * n_weights - sum(file.stat().st_size for file in files)
     if shutil.disk_usage(output_folder).free < needed:
-        raise OSError(f"{output_folder}: the checkpoints take {needed / 1e6:.0f} MB more than are free: make room for them")
+        raise OSError(
+            f"{output_folder}: the checkpoints take {needed / 1e6:.0f} MB more than are free: make room for them"
+        )
     return output_folder
 
 
@@ -565,7 +672,13 @@ def finish_epoch(training, progress, images_per_second, validation, output_folde
 
     :param validation: the part of the history's row that validate returned
     """
-    losses = dict(zip(("confidence", "localization"), (progress.loss_sums / progress.n_images).tolist(), strict=True))
+    losses = dict(
+        zip(
+            ("confidence", "localization"),
+            (progress.loss_sums / progress.n_images).tolist(),
+            strict=True,
+        )
+    )
     row = {
         "epoch": progress.epoch + 1,
         "iteration": progress.iteration,
@@ -592,7 +705,9 @@ def count_epochs(progress, n_images, parameters):
     if n_left == 0 and progress.n_images == 0:
         return progress.epoch
     n_left -= math.ceil((n_images - progress.n_images) / parameters.batch_size)
-    return progress.epoch + 1 + max(0, math.ceil(n_left / math.ceil(n_images / parameters.batch_size)))
+    return (
+        progress.epoch + 1 + max(0, math.ceil(n_left / math.ceil(n_images / parameters.batch_size)))
+    )
 
 
 def print_plan(train_set, test_set, progress, n_epochs, parameters, device):
@@ -622,7 +737,9 @@ def print_epoch(row):
 def train(parameters, given, interruption):
     """See main, which prepares for this; `given` is a set of names."""
     device = choose_device(parameters.device)
-    torch.backends.cudnn.benchmark = True  # every batch has the same shape, so the search for the fastest algorithm pays
+    torch.backends.cudnn.benchmark = (
+        True  # every batch has the same shape, so the search for the fastest algorithm pays
+    )
     train_set, test_set = load_data(parameters)
     fingerprints = {dataset.split: dataset.fingerprint() for dataset in (train_set, test_set)}
     parameters, state = find_start(parameters)
@@ -635,8 +752,12 @@ def train(parameters, given, interruption):
     training = create_training(model, parameters, fingerprints)
     progress = resume(state, training)
     if progress.history and rank() == 0:
-        write_history(progress.history, output_folder)  # which lacks its last line if a kill came between the two files
-    batches = ShuffledBatches(len(train_set), parameters.batch_size, parameters.seed, rank(), n_processes())
+        write_history(
+            progress.history, output_folder
+        )  # which lacks its last line if a kill came between the two files
+    batches = ShuffledBatches(
+        len(train_set), parameters.batch_size, parameters.seed, rank(), n_processes()
+    )
     train_loader = create_loader(train_set, batches, parameters.workers, device)
     test_batches = ordered_batches(len(test_set), parameters.batch_size, rank(), n_processes())
     test_loader = create_loader(test_set, test_batches, parameters.workers, device)
@@ -648,7 +769,9 @@ def train(parameters, given, interruption):
         while progress.epoch < n_epochs:
             train_set.set_epoch(progress.epoch)
             batches.set_epoch(progress.epoch, progress.n_images)
-            images_per_second = train_epoch(train_loader, training, progress, interruption, output_folder)
+            images_per_second = train_epoch(
+                train_loader, training, progress, interruption, output_folder
+            )
             with interruption.hold(False):  # all is saved
                 evaluation, validation = validate(test_loader, training)
             finish_epoch(training, progress, images_per_second, validation, output_folder)
@@ -659,7 +782,9 @@ def train(parameters, given, interruption):
         print_average_precisions(evaluation.average_precisions, evaluation.mAP)
     if parameters.toy and rank() == 0:
         draw_sheet(test_set.images, model, output_folder / "detections.png")
-    print(f"The checkpoint, and history.jsonl with what every epoch brought, are in {output_folder.resolve()}.")
+    print(
+        f"The checkpoint, and history.jsonl with what every epoch brought, are in {output_folder.resolve()}."
+    )
     return progress.history
 
 
@@ -677,17 +802,29 @@ def main(parameters, given=None):
     :raises InterruptedTrainingError: the training was asked to stop; how to go on is printed
     """
     if given is None:
-        given = {item.name for item in dataclasses.fields(parameters) if getattr(parameters, item.name) != item.default}
-    options = [_as_option((name, getattr(parameters, name))) for name in sorted(given) if name != "checkpoint"]
+        given = {
+            item.name
+            for item in dataclasses.fields(parameters)
+            if getattr(parameters, item.name) != item.default
+        }
+    options = [
+        _as_option((name, getattr(parameters, name)))
+        for name in sorted(given)
+        if name != "checkpoint"
+    ]
     if parameters.toy:
-        parameters = dataclasses.replace(parameters, **{name: value for name, value in TOY.items() if name not in given})
+        parameters = dataclasses.replace(
+            parameters, **{name: value for name, value in TOY.items() if name not in given}
+        )
     check_parameters(parameters)
     with process_group(), Interruption() as interruption:
         try:
             return train(parameters, given, interruption)
         except InterruptedTrainingError as error:
             launcher = "python" if n_processes() == 1 else "torchrun ..."
-            print(f"Stopped by {error}. Go on with: {' '.join([launcher, 'train.py', *options])} --checkpoint auto")
+            print(
+                f"Stopped by {error}. Go on with: {' '.join([launcher, 'train.py', *options])} --checkpoint auto"
+            )
             raise
 
 

@@ -28,9 +28,13 @@ def create_label_map(labels):
 
     :raises ValueError: a label twice (upper and lower case count as the same), "background" among them, or none at all
     """
-    repeated = [name for name, count in Counter(label.lower() for label in labels).items() if count > 1]
+    repeated = [
+        name for name, count in Counter(label.lower() for label in labels).items() if count > 1
+    ]
     if repeated or "background" in (label.lower() for label in labels) or not labels:
-        raise ValueError(f"labels: expected different class names without 'background', which is added here; got {list(labels)}")
+        raise ValueError(
+            f"labels: expected different class names without 'background', which is added here; got {list(labels)}"
+        )
     return {"background": 0} | {label: number for number, label in enumerate(labels, start=1)}
 
 
@@ -69,7 +73,9 @@ def _coordinate(element, name, file):
     remedy = "correct the file, or take the image out of the list in ImageSets/Main"
     text = _child_text(element, f"bndbox/{name}", file, remedy)
     if not abs(value := _number(text)) <= MAX_COORDINATE:
-        raise AnnotationError(f"{file}: <{name}> should be a number of pixels, got {text[:40]!r}: {remedy}")
+        raise AnnotationError(
+            f"{file}: <{name}> should be a number of pixels, got {text[:40]!r}: {remedy}"
+        )
     return value
 
 
@@ -77,12 +83,21 @@ def read_xml(path):
     """The root element of an annotation; AnnotationError if it can not be had."""
     try:
         with open(path, "rb") as file:
-            content = file.read(8_000_000)  # 20,000 objects fit in; a larger file is cut off, and so not well formed
+            content = file.read(
+                8_000_000
+            )  # 20,000 objects fit in; a larger file is cut off, and so not well formed
         if b"<!DOCTYPE" in content.replace(b"\0", b""):  # in UTF-16, every other byte is 0
             raise ValueError("it has a document type, which can make gigabytes of a small file")
         return ElementTree.fromstring(content)
-    except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: an encoding wrong or unknown
-        raise AnnotationError(f"{path}: not readable as XML ({error}): correct it or fetch it again") from error
+    except (
+        OSError,
+        ElementTree.ParseError,
+        ValueError,
+        LookupError,
+    ) as error:  # the last two: an encoding wrong or unknown
+        raise AnnotationError(
+            f"{path}: not readable as XML ({error}): correct it or fetch it again"
+        ) from error
 
 
 def stated_size(root):
@@ -115,15 +130,23 @@ def parse_annotation(annotation_path):
         if difficult not in ("0", "1"):
             repairs.append("no difficult tag")
 
-        x_min, y_min, x_max, y_max = (_coordinate(element, edge, annotation_path) for edge in ("xmin", "ymin", "xmax", "ymax"))
+        x_min, y_min, x_max, y_max = (
+            _coordinate(element, edge, annotation_path) for edge in ("xmin", "ymin", "xmax", "ymax")
+        )
         box = [x_min - 1, y_min - 1, x_max, y_max]
         clipped = [max(box[0], 0.0), max(box[1], 0.0), min(box[2], width), min(box[3], height)]
-        if x_max <= x_min or y_max <= y_min or min(clipped[2] - clipped[0], clipped[3] - clipped[1]) < MIN_SIDE:
+        if (
+            x_max <= x_min
+            or y_max <= y_min
+            or min(clipped[2] - clipped[0], clipped[3] - clipped[1]) < MIN_SIDE
+        ):
             repairs.append("degenerate" if x_max <= x_min or y_max <= y_min else "outside")
             clipped = None
         elif clipped != box:
             repairs.append("clipped")
-        objects.append({"name": name, "box": clipped, "difficult": int(difficult == "1"), "repairs": repairs})
+        objects.append(
+            {"name": name, "box": clipped, "difficult": int(difficult == "1"), "repairs": repairs}
+        )
     return objects
 
 
@@ -141,8 +164,12 @@ def read_image_ids(voc_path, image_set):
             "(--voc07-path, --voc12-path), fetch PASCAL VOC with --download, or draw toy data with --toy"
         )
     if not list_path.is_file():
-        raise FileNotFoundError(f"{list_path}: no such list: write it, with the name of one image (without ending) a line")
-    lines = list_path.read_text(encoding="utf-8-sig").splitlines()  # -sig: some editors begin a file with a byte-order mark
+        raise FileNotFoundError(
+            f"{list_path}: no such list: write it, with the name of one image (without ending) a line"
+        )
+    lines = list_path.read_text(
+        encoding="utf-8-sig"
+    ).splitlines()  # -sig: some editors begin a file with a byte-order mark
     # VOC's lists for a single class have a second column, 1, 0 or -1
     names = [re.sub(r"\s+(-1|0|1)$", "", line.strip()) for line in lines if line.strip()]
     if len(set(names)) < len(names):
@@ -176,7 +203,11 @@ def find_images(voc_path, image_set, faults):
             remedy = f"bring it back, or take {image_id} out of ImageSets/Main/{image_set}.txt"
             faults.append(FileNotFoundError(f"{missing[0]}: no such file: {remedy}"))
         elif others:
-            faults.append(ValueError(f"{first}: {others[0].name} has the same name: take away the one that is not meant"))
+            faults.append(
+                ValueError(
+                    f"{first}: {others[0].name} has the same name: take away the one that is not meant"
+                )
+            )
         else:
             found.append((str(first), annotation_path))
     return found
@@ -201,7 +232,9 @@ def create_data_lists(voc07_path, voc12_path, output_folder, labels=voc_labels, 
     """
     sets = [("TRAIN", path, "trainval") for path in (voc07_path, voc12_path) if path]
     if not sets:
-        raise ValueError("create_data_lists: both paths are empty: give at least one folder in VOC layout")
+        raise ValueError(
+            "create_data_lists: both paths are empty: give at least one folder in VOC layout"
+        )
     first_path = sets[0][1]
     if voc07_path or (Path(first_path) / "ImageSets" / "Main" / "test.txt").is_file():
         sets.append(("TEST", first_path, "test"))
@@ -213,17 +246,27 @@ def create_data_lists(voc07_path, voc12_path, output_folder, labels=voc_labels, 
         check(pairs["TRAIN"] + pairs["TEST"], faults)
     if faults:
         raise faults[0]
-    annotations = {split: [(path, parse_annotation(path)) for _, path in pairs[split]] for split in pairs}
+    annotations = {
+        split: [(path, parse_annotation(path)) for _, path in pairs[split]] for split in pairs
+    }
 
     in_both = set(pairs["TRAIN"]) & set(pairs["TEST"])
     if in_both:
-        print(f"Careful: {len(in_both)} images are for training and for testing, such as {min(in_both)[0]}")
+        print(
+            f"Careful: {len(in_both)} images are for training and for testing, such as {min(in_both)[0]}"
+        )
     if labels == "auto":
-        found = [obj["name"] for split in annotations.values() for _, objects in split for obj in objects]
-        labels = sorted({name.lower(): name for name in reversed(found)}.values(), key=str.lower)  # of spellings the first one
+        found = [
+            obj["name"] for split in annotations.values() for _, objects in split for obj in objects
+        ]
+        labels = sorted(
+            {name.lower(): name for name in reversed(found)}.values(), key=str.lower
+        )  # of spellings the first one
         if not labels or "background" in map(str.lower, labels):
             classes = f"{first_path}: --labels auto found the classes {labels}"
-            raise ValueError(f"{classes}: there must be some, and none may be called background: correct the annotations")
+            raise ValueError(
+                f"{classes}: there must be some, and none may be called background: correct the annotations"
+            )
     elif isinstance(labels, str):
         raise ValueError(f"labels: expected a list of class names or 'auto', got {labels!r}")
     names = create_label_map(labels)
@@ -231,11 +274,17 @@ def create_data_lists(voc07_path, voc12_path, output_folder, labels=voc_labels, 
     for split in pairs:
         entries, counts = _object_entries(annotations[split], names)
         usable = [split == "TEST" or len(entry["boxes"]) > 0 for entry in entries]
-        lists[f"{split}_images.json"] = [image for (image, _), keep in zip(pairs[split], usable, strict=True) if keep]
-        lists[f"{split}_objects.json"] = [entry for entry, keep in zip(entries, usable, strict=True) if keep]
+        lists[f"{split}_images.json"] = [
+            image for (image, _), keep in zip(pairs[split], usable, strict=True) if keep
+        ]
+        lists[f"{split}_objects.json"] = [
+            entry for entry, keep in zip(entries, usable, strict=True) if keep
+        ]
         _print_summary(split, counts, n_listed=len(usable), n_left_out=usable.count(False))
     if not lists["TRAIN_images.json"]:
-        raise ValueError(f"{first_path}: no training image has a usable object: look at the counts above")
+        raise ValueError(
+            f"{first_path}: no training image has a usable object: look at the counts above"
+        )
 
     output_folder = Path(output_folder)
     output_folder.mkdir(parents=True, exist_ok=True)
@@ -255,7 +304,9 @@ def _object_entries(annotations, names):
             label = by_lower_case.get(obj["name"].lower())
             if label is None:
                 known = f"{path}: class {obj['name'][:40]!r} is not among the labels ({', '.join(list(names)[1:])})"
-                raise AnnotationError(f"{known}: name all classes with --labels, or collect them with --labels auto")
+                raise AnnotationError(
+                    f"{known}: name all classes with --labels, or collect them with --labels auto"
+                )
             counts[label].update(["objects", *obj["repairs"], *["difficult"] * obj["difficult"]])
             if obj["box"] is not None:
                 entry["boxes"].append(obj["box"])
@@ -268,13 +319,27 @@ def _object_entries(annotations, names):
 
 def _print_summary(split, counts, n_listed, n_left_out):
     """Account for every image and object of a split, class by class."""
-    columns = ("objects", "kept", "difficult", "clipped", "degenerate", "outside", "no difficult tag")
+    columns = (
+        "objects",
+        "kept",
+        "difficult",
+        "clipped",
+        "degenerate",
+        "outside",
+        "no difficult tag",
+    )
     total = sum(counts.values(), Counter())
-    print(f"\n{split}: {n_listed} images listed, {n_listed - n_left_out} kept, {n_left_out} left out (no usable object)")
+    print(
+        f"\n{split}: {n_listed} images listed, {n_listed - n_left_out} kept, {n_left_out} left out (no usable object)"
+    )
     print(f"  {'class':<20}" + "".join(f"{column:>{len(column) + 2}}" for column in columns))
     for name, count in [*counts.items(), ("all", total)]:
-        print(f"  {name:<20}" + "".join(f"{count[column]:>{len(column) + 2}}" for column in columns))
-    print("  (degenerate boxes and those outside the image were dropped; boxes that stuck out of it were clipped)")
+        print(
+            f"  {name:<20}" + "".join(f"{count[column]:>{len(column) + 2}}" for column in columns)
+        )
+    print(
+        "  (degenerate boxes and those outside the image were dropped; boxes that stuck out of it were clipped)"
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- box math
@@ -313,7 +378,9 @@ def cxcy_to_gcxgcy(cxcy, priors_cxcy):
     """
     centre, size = cxcy[..., :2], cxcy[..., 2:]
     prior_centre, prior_size = priors_cxcy[..., :2], priors_cxcy[..., 2:]
-    return torch.cat([(centre - prior_centre) / (prior_size / 10), torch.log(size / prior_size) * 5], dim=-1)
+    return torch.cat(
+        [(centre - prior_centre) / (prior_size / 10), torch.log(size / prior_size) * 5], dim=-1
+    )
 
 
 def gcxgcy_to_cxcy(gcxgcy, priors_cxcy):
@@ -326,7 +393,9 @@ def gcxgcy_to_cxcy(gcxgcy, priors_cxcy):
     """
     offset, log_size = gcxgcy[..., :2], gcxgcy[..., 2:]
     prior_centre, prior_size = priors_cxcy[..., :2], priors_cxcy[..., 2:]
-    return torch.cat([offset * prior_size / 10 + prior_centre, torch.exp(log_size / 5) * prior_size], dim=-1)
+    return torch.cat(
+        [offset * prior_size / 10 + prior_centre, torch.exp(log_size / 5) * prior_size], dim=-1
+    )
 
 
 def find_jaccard_overlap(set_1, set_2):
@@ -338,11 +407,17 @@ def find_jaccard_overlap(set_1, set_2):
     :return: (..., n1, n2), from 0 to 1; 0 for two boxes without area
     """
     # Edges side by side in memory, as a processor is fast with
-    x_min_1, y_min_1, x_max_1, y_max_1 = set_1.unsqueeze(-2).movedim(-1, 0).contiguous()  # each (..., n1, 1)
-    x_min_2, y_min_2, x_max_2, y_max_2 = set_2.unsqueeze(-3).movedim(-1, 0).contiguous()  # each (..., 1, n2)
+    x_min_1, y_min_1, x_max_1, y_max_1 = (
+        set_1.unsqueeze(-2).movedim(-1, 0).contiguous()
+    )  # each (..., n1, 1)
+    x_min_2, y_min_2, x_max_2, y_max_2 = (
+        set_2.unsqueeze(-3).movedim(-1, 0).contiguous()
+    )  # each (..., 1, n2)
     width = torch.minimum(x_max_1, x_max_2).sub_(torch.maximum(x_min_1, x_min_2))  # (..., n1, n2)
     height = torch.minimum(y_max_1, y_max_2).sub_(torch.maximum(y_min_1, y_min_2))
-    intersection = width.clamp_(min=0).mul_(height.clamp_(min=0))  # boxes that miss each other have a negative width or height
+    intersection = width.clamp_(min=0).mul_(
+        height.clamp_(min=0)
+    )  # boxes that miss each other have a negative width or height
     area_1 = (x_max_1 - x_min_1) * (y_max_1 - y_min_1)
     area_2 = (x_max_2 - x_min_2) * (y_max_2 - y_min_2)
     union = (area_1 + area_2).sub_(intersection).clamp_(min=torch.finfo(intersection.dtype).tiny)
@@ -359,19 +434,35 @@ def decimate(tensor, m):
     :raises ValueError: not one step for each dimension
     """
     if len(m) != tensor.dim():
-        raise ValueError(f"decimate: expected {tensor.dim()} steps for a tensor {tuple(tensor.shape)}, got {m}")
+        raise ValueError(
+            f"decimate: expected {tensor.dim()} steps for a tensor {tuple(tensor.shape)}, got {m}"
+        )
     return tensor[tuple(slice(None, None, step) for step in m)]
 
 
 # ------------------------------------------------------------------------------------------------------------ transforms
 
 IMAGE_SIZE = 300  # pixels along each side of the network's input
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, of values from 0 to 1: what torchvision's VGG-16 was trained with
+IMAGENET_MEAN = (
+    0.485,
+    0.456,
+    0.406,
+)  # RGB, of values from 0 to 1: what torchvision's VGG-16 was trained with
 IMAGENET_STD = (0.229, 0.224, 0.225)
-FILLER = tuple(round(255 * mean) for mean in IMAGENET_MEAN)  # colour around an image that was zoomed out
+FILLER = tuple(
+    round(255 * mean) for mean in IMAGENET_MEAN
+)  # colour around an image that was zoomed out
 
 MAX_ZOOM_OUT = 4.0  # sides of the canvas, times the image's (paper, section 3.6)
-MIN_CROP_OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, None)  # None: no crop (section 2.2; 0: the paper's "randomly sample a patch")
+MIN_CROP_OVERLAPS = (
+    0.0,
+    0.1,
+    0.3,
+    0.5,
+    0.7,
+    0.9,
+    None,
+)  # None: no crop (section 2.2; 0: the paper's "randomly sample a patch")
 # DEVIATION(crop-scale): the paper says 0.1 to 1 of the image. In the authors' code the area is 0.3 squared to 1, and the aspect
 # ratio that of fractional sides; here, as in the published tutorial, each side is 0.3 to 1, and the aspect ratio that of pixels.
 CROP_SIDES = (0.3, 1.0)
@@ -391,7 +482,9 @@ def scale_saturation(pixels, factor):
     """
     value = pixels.amax(dim=0)
     spread = value - pixels.amin(dim=0)
-    factor = (value / spread.clamp(min=1e-6)).clamp(max=factor)  # value / spread takes the smallest channel to 0, a pure colour
+    factor = (value / spread.clamp(min=1e-6)).clamp(
+        max=factor
+    )  # value / spread takes the smallest channel to 0, a pure colour
     return value - (value - pixels).mul_(factor)
 
 
@@ -407,9 +500,15 @@ def turn_hue(pixels, turn):
     spread = highest - lowest
     divisor = spread.clamp(min=1e-6)  # grey has no hue: any will do
     near_green, near_blue = (blue - red) / divisor + 2, (red - green) / divisor + 4
-    hue = torch.where(highest == red, (green - blue) / divisor, torch.where(highest == green, near_green, near_blue))  # sixths
+    hue = torch.where(
+        highest == red,
+        (green - blue) / divisor,
+        torch.where(highest == green, near_green, near_blue),
+    )  # sixths
     own_hue = torch.tensor([0, 2, 4]).view(3, 1, 1)
-    closeness = (hue + 6 * turn - own_hue).abs_().sub_(3).abs_()  # of each channel: 3 at its own hue, 0 opposite
+    closeness = (
+        (hue + 6 * turn - own_hue).abs_().sub_(3).abs_()
+    )  # of each channel: 3 at its own hue, 0 opposite
     return closeness.sub_(1).clamp_(0, 1).mul_(spread).add_(lowest)
 
 
@@ -464,8 +563,13 @@ def random_crop(window, boxes_px, rng):
         min_overlap = MIN_CROP_OVERLAPS[rng.integers(len(MIN_CROP_OVERLAPS))]
         if min_overlap is None:
             return window
-        sizes = rng.uniform(*CROP_SIDES, (CROP_TRIES, 2)) * (x_max - x_min, y_max - y_min)  # (50, 2) of all tries at once
-        low = (x_min, y_min) + rng.uniform(0, 1, (CROP_TRIES, 2)) * ((x_max - x_min, y_max - y_min) - sizes)
+        sizes = rng.uniform(*CROP_SIDES, (CROP_TRIES, 2)) * (
+            x_max - x_min,
+            y_max - y_min,
+        )  # (50, 2) of all tries at once
+        low = (x_min, y_min) + rng.uniform(0, 1, (CROP_TRIES, 2)) * (
+            (x_max - x_min, y_max - y_min) - sizes
+        )
         crops = np.concatenate([low, low + sizes], axis=1)  # (50, 4)
         aspect_ratios = sizes[:, 0] / sizes[:, 1]
         good = (aspect_ratios >= CROP_ASPECT_RATIOS[0]) & (aspect_ratios <= CROP_ASPECT_RATIOS[1])
@@ -487,15 +591,26 @@ def cut_out(image, window, rng=None):
     :param rng: numpy Generator, if the colours of the image's part (not of the filling) are to be distorted
     :return: (3, 300, 300) float, RGB from 0 to 255
     """
-    places, source = [], []  # of the part that shows the image: edges in the result's whole pixels, and in the image's
-    for low, high, side in ((window[0], window[2], image.width), (window[1], window[3], image.height)):
+    places, source = (
+        [],
+        [],
+    )  # of the part that shows the image: edges in the result's whole pixels, and in the image's
+    for low, high, side in (
+        (window[0], window[2], image.width),
+        (window[1], window[3], image.height),
+    ):
         scale = IMAGE_SIZE / (high - low)
         # Pixels that the image covers in part only, at its border, are filled; the tolerance is for rounding errors.
-        place = max(0, math.ceil(-low * scale - 1e-6)), min(IMAGE_SIZE, math.floor((side - low) * scale + 1e-6))
+        place = (
+            max(0, math.ceil(-low * scale - 1e-6)),
+            min(IMAGE_SIZE, math.floor((side - low) * scale + 1e-6)),
+        )
         places.append(place)
         source.append([min(max(low + edge / scale, 0), side) for edge in place])
     (left, right), (top, bottom) = places
-    canvas = torch.tensor(FILLER, dtype=torch.float32).view(3, 1, 1).repeat(1, IMAGE_SIZE, IMAGE_SIZE)
+    canvas = (
+        torch.tensor(FILLER, dtype=torch.float32).view(3, 1, 1).repeat(1, IMAGE_SIZE, IMAGE_SIZE)
+    )
     if right <= left or bottom <= top:  # a crop beside the image
         return canvas
     box = source[0][0], source[1][0], source[0][1], source[1][1]
@@ -530,10 +645,15 @@ def transform(image, boxes, labels, difficulties, split, rng=None):
         window = random_crop(window, boxes, rng)
         flip = rng.random() < 0.5
 
-    low, high = torch.tensor(window[:2], dtype=torch.float32), torch.tensor(window[2:], dtype=torch.float32)
+    low, high = (
+        torch.tensor(window[:2], dtype=torch.float32),
+        torch.tensor(window[2:], dtype=torch.float32),
+    )
     centres = xy_to_cxcy(boxes)[:, :2]
     stays = ((centres >= low) & (centres <= high)).all(dim=1)  # (n,)
-    boxes = ((boxes[stays] - low.repeat(2)) / (high - low).repeat(2)).clamp(0, 1)  # what sticks out of the window is cut off
+    boxes = ((boxes[stays] - low.repeat(2)) / (high - low).repeat(2)).clamp(
+        0, 1
+    )  # what sticks out of the window is cut off
 
     pixels = cut_out(image, window, rng)
     if flip:
@@ -567,16 +687,25 @@ def calculate_mAP(
     """
     if metric not in ("11-point", "area"):
         raise ValueError(f"metric: expected '11-point' or 'area', got {metric!r}")
-    lengths = {len(entry) for entry in (det_boxes, det_labels, det_scores, true_boxes, true_labels, true_difficulties)}
+    lengths = {
+        len(entry)
+        for entry in (det_boxes, det_labels, det_scores, true_boxes, true_labels, true_difficulties)
+    }
     if len(lengths) != 1:
-        raise ValueError(f"calculate_mAP: expected lists with one tensor for each image, got the lengths {sorted(lengths)}")
+        raise ValueError(
+            f"calculate_mAP: expected lists with one tensor for each image, got the lengths {sorted(lengths)}"
+        )
     if lengths == {0}:
-        return dict.fromkeys([name for name in label_map if label_map[name] > 0], math.nan), math.nan
+        return dict.fromkeys(
+            [name for name in label_map if label_map[name] > 0], math.nan
+        ), math.nan
 
     n_images = len(det_boxes)
     det_images, true_images = _image_numbers(det_labels), _image_numbers(true_labels)
     det_boxes, det_labels, det_scores = map(torch.cat, (det_boxes, det_labels, det_scores))
-    true_boxes, true_labels, true_difficulties = map(torch.cat, (true_boxes, true_labels, true_difficulties))
+    true_boxes, true_labels, true_difficulties = map(
+        torch.cat, (true_boxes, true_labels, true_difficulties)
+    )
     true_difficulties = true_difficulties.bool()
 
     average_precisions = {}
@@ -601,10 +730,14 @@ def calculate_mAP(
 
 def _image_numbers(tensors):
     """For tensors of n_0, n_1 ... rows: 0 n_0 times, 1 n_1 times, and so on."""
-    return torch.repeat_interleave(torch.tensor([len(tensor) for tensor in tensors])).to(tensors[0].device)
+    return torch.repeat_interleave(torch.tensor([len(tensor) for tensor in tensors])).to(
+        tensors[0].device
+    )
 
 
-def judge_detections(det_images, det_boxes, true_images, true_boxes, true_difficulties, n_images, min_overlap):
+def judge_detections(
+    det_images, det_boxes, true_images, true_boxes, true_difficulties, n_images, min_overlap
+):
     """
     Tell right from wrong detections of one class. A detection is held against the object of its image that it overlaps most. It
     is true if it overlaps that enough and no better detection did, and false otherwise; one on a difficult object is neither.
@@ -621,7 +754,9 @@ def judge_detections(det_images, det_boxes, true_images, true_boxes, true_diffic
     first = n_objects.cumsum(0) - n_objects
     column = torch.arange(int(n_objects.max()), device=det_images.device)  # (M)
     is_object = column < n_objects[det_images].unsqueeze(1)  # (D, M)
-    objects = torch.where(is_object, first[det_images].unsqueeze(1) + column, 0)  # (D, M), indices below T
+    objects = torch.where(
+        is_object, first[det_images].unsqueeze(1) + column, 0
+    )  # (D, M), indices below T
     overlap = find_jaccard_overlap(det_boxes.unsqueeze(1), true_boxes[objects]).squeeze(1)  # (D, M)
     overlap, best = torch.where(is_object, overlap, -1.0).max(dim=1)  # (D) both
 
@@ -629,7 +764,9 @@ def judge_detections(det_images, det_boxes, true_images, true_boxes, true_diffic
     hits = overlap > min_overlap
     counts = hits & ~true_difficulties[objects]
     rank = torch.arange(len(det_images), device=det_images.device)
-    first_hit = torch.full((len(true_boxes),), len(rank), device=rank.device)  # the rank of the best detection of each object
+    first_hit = torch.full(
+        (len(true_boxes),), len(rank), device=rank.device
+    )  # the rank of the best detection of each object
     first_hit.scatter_reduce_(0, objects[counts], rank[counts], reduce="amin")
     is_true = counts & (first_hit[objects] == rank)
     return is_true, ~hits | (counts & ~is_true)
@@ -669,7 +806,11 @@ def read_command_line(parameters_class, description, argv=None, positional=()):
     :param positional: names of those that take the arguments without a name, in order
     :return: the parameters, and the set of the names of those that were given
     """
-    comments = dict(re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(parameters_class), flags=re.MULTILINE))
+    comments = dict(
+        re.findall(
+            r"^    (\w+): .*?  # (.+)$", inspect.getsource(parameters_class), flags=re.MULTILINE
+        )
+    )
     # SUPPRESS: what was not given is absent from the result
     parser = argparse.ArgumentParser(description=description, argument_default=argparse.SUPPRESS)
     for field in dataclasses.fields(parameters_class):
@@ -680,15 +821,24 @@ def read_command_line(parameters_class, description, argv=None, positional=()):
         help_text = help_text.replace("%", "%%")  # argparse formats it
         if field.name in positional:
             nargs = "+" if isinstance(default, tuple) else None
-            parser.add_argument(field.name, nargs=nargs, metavar=field.name.upper().removesuffix("S"), help=help_text)
+            parser.add_argument(
+                field.name,
+                nargs=nargs,
+                metavar=field.name.upper().removesuffix("S"),
+                help=help_text,
+            )
         elif isinstance(default, bool):
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=help_text)
         elif isinstance(default, tuple):
-            parser.add_argument(flag, nargs="+", type=type(default[0]) if default else str, help=help_text)
+            parser.add_argument(
+                flag, nargs="+", type=type(default[0]) if default else str, help=help_text
+            )
         else:
             parser.add_argument(flag, type=field.type, help=help_text)
     given = vars(parser.parse_args(argv))
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    values = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
+    }
     return parameters_class(**values), set(values)
 
 

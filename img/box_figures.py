@@ -124,9 +124,13 @@ def jaccard_overlap():
     card = Card(1330)
     centred = boxes - boxes[:, :2].amin(dim=0).repeat(2)
     _two_boxes(card, 350, 150, 2.5, centred)
-    for box, at, colour, name in zip(JACCARD_BOXES, (95, 700), (OBJECT, PRIOR), ("A", "B"), strict=True):
+    for box, at, colour, name in zip(
+        JACCARD_BOXES, (95, 700), (OBJECT, PRIOR), ("A", "B"), strict=True
+    ):
         width, height = box[2] - box[0], box[3] - box[1]
-        card.text(600, at, f"{name}   {width} × {height} = {width * height:,} pixels", NORMAL, colour)
+        card.text(
+            600, at, f"{name}   {width} × {height} = {width * height:,} pixels", NORMAL, colour
+        )
     _two_boxes(card, 80, 800, 1.0, centred, filled=[_overlap_of(*centred)])
     card.text(180, 1065, "intersection", NORMAL, bold=True)
     card.text(180, 1125, f"{intersection:,.0f}", LARGE)

@@ -27,7 +27,9 @@ class ChosenAugmentations:
         """
         self.generator = np.random.default_rng(seed)
         self.uniform, self.permutation = self.generator.uniform, self.generator.permutation
-        self.answers = [0.0 if yes else 1.0 for yes in (zoom, flip)]  # transform() asks in this order
+        self.answers = [
+            0.0 if yes else 1.0 for yes in (zoom, flip)
+        ]  # transform() asks in this order
         self.crop, self.colours = crop, colours
 
     def random(self):
@@ -44,7 +46,12 @@ class ChosenAugmentations:
 def source_scene(side=900):
     """The scene as a data set would give it: image, boxes in pixels, labels, difficulties."""
     image, boxes, names = draw_scene(side=side)
-    return image, boxes * side, torch.arange(1, len(names) + 1), torch.zeros(len(names), dtype=torch.bool)
+    return (
+        image,
+        boxes * side,
+        torch.arange(1, len(names) + 1),
+        torch.zeros(len(names), dtype=torch.bool),
+    )
 
 
 def as_picture(image):
@@ -52,7 +59,10 @@ def as_picture(image):
     :param image: (3, 300, 300) float, normalised
     :return: PIL image
     """
-    mean, std = torch.tensor(utils.IMAGENET_MEAN).view(3, 1, 1), torch.tensor(utils.IMAGENET_STD).view(3, 1, 1)
+    mean, std = (
+        torch.tensor(utils.IMAGENET_MEAN).view(3, 1, 1),
+        torch.tensor(utils.IMAGENET_STD).view(3, 1, 1),
+    )
     pixels = ((image * std + mean) * 255).round().clamp(0, 255).byte()
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
@@ -111,8 +121,13 @@ def random_crop():
     for choice in choices:
         window = utils.random_crop((0, 0, *image.size), boxes, ChosenAugmentations(**choice))
         windows.append([edge / image.width for edge in window])
-    captions = [f"{n}: overlap ≥ {utils.MIN_CROP_OVERLAPS[choice['crop']]}" for n, choice in enumerate(choices, start=1)]
-    return before_and_after(choices, captions, windows, "objects whose centre is outside are dropped")
+    captions = [
+        f"{n}: overlap ≥ {utils.MIN_CROP_OVERLAPS[choice['crop']]}"
+        for n, choice in enumerate(choices, start=1)
+    ]
+    return before_and_after(
+        choices, captions, windows, "objects whose centre is outside are dropped"
+    )
 
 
 def flip():
@@ -139,7 +154,9 @@ def one_resample():
     left, top = 50 - canvas[0] * scale, 130 - canvas[1] * scale
     filler = f"#{utils.FILLER[0]:02x}{utils.FILLER[1]:02x}{utils.FILLER[2]:02x}"
     card.text(350, 74, "1  choose a window", NORMAL, INK, bold=True)
-    card.rectangle(50, 130, 600, 600, fill=mix(filler, share=0.7), edge=QUIET, line=4, dashed=True, layer=0)
+    card.rectangle(
+        50, 130, 600, 600, fill=mix(filler, share=0.7), edge=QUIET, line=4, dashed=True, layer=0
+    )
     place = card.picture(image, left, top, image.width * scale)
     place.box([edge / image.width for edge in window], PREDICTION, line=9)
     card.text(350, 776, "zoomed out, then cropped:", SMALL, INK)
@@ -153,7 +170,9 @@ def one_resample():
     card.text(930, 664, f"{utils.IMAGE_SIZE} × {utils.IMAGE_SIZE} pixels", SMALL, INK)
     card.arrow((664, 420), (716, 420), INK, 6)
     rows = [["", "x_min", "y_min", "x_max", "y_max"], ["window, pixels", *map(number_text, window)]]
-    card.table(80, 890, rows, (340, 175, 175, 175, 175), 76, {(1, 0): {"colour": PREDICTION, "bold": True}})
+    card.table(
+        80, 890, rows, (340, 175, 175, 175, 175), 76, {(1, 0): {"colour": PREDICTION, "bold": True}}
+    )
     return card.image()
 
 
@@ -164,7 +183,11 @@ def batch():
         picture = draw_boxed_scene(objects, 300)
         boxes = torch.tensor([box for _, box in objects]).view(-1, 4) * 300
         labels = torch.arange(1, len(objects) + 1)
-        items.append(utils.transform(picture, boxes, labels, torch.zeros(len(objects), dtype=torch.bool), "TEST"))
+        items.append(
+            utils.transform(
+                picture, boxes, labels, torch.zeros(len(objects), dtype=torch.bool), "TEST"
+            )
+        )
     images, boxes, labels, _ = collate_fn(items)
 
     card = Card(1240)
@@ -209,7 +232,12 @@ def imports_of(name):
     """The files of this code that one of them imports from."""
     tree = ast.parse((CODE / f"{name}.py").read_text(encoding="utf-8"))
     found = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    found |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    found |= {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
     return found & CODE_FILES.keys()
 
 
@@ -246,8 +274,12 @@ def architecture_of_code():
         for other in sorted(used):
             other_x, other_y, *_ = CODE_FILES[other]
             other_x = x if other == "utils" else other_x
-            lean = max(-130, min((other_x - x) / 3.2, 130))  # leaves and meets the boxes aslant, but not beside them
-            card.arrow((x + lean, y + half_height), (other_x - lean, other_y - half_height - 4), INK, 4)
+            lean = max(
+                -130, min((other_x - x) / 3.2, 130)
+            )  # leaves and meets the boxes aslant, but not beside them
+            card.arrow(
+                (x + lean, y + half_height), (other_x - lean, other_y - half_height - 4), INK, 4
+            )
     card.rectangle(44, 1250, 60, 44, mix(OBJECT), OBJECT, 4)
     card.text(122, 1272, "can be run", SMALL, align="left")
     card.arrow((420, 1272), (500, 1272), INK, 4)

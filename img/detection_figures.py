@@ -5,7 +5,23 @@ import torchvision
 
 from examples import AP_DETECTIONS, AP_OBJECTS, NMS_CANDIDATES, NMS_MAX_OVERLAP, NMS_OBJECTS
 from scene import draw_boxed_scene
-from style import FAINT, HARD, INK, LARGE, MARK, NORMAL, OBJECT, POSITIVE, PREDICTION, QUIET, SMALL, Card, add_plot, mix, short
+from style import (
+    FAINT,
+    HARD,
+    INK,
+    LARGE,
+    MARK,
+    NORMAL,
+    OBJECT,
+    POSITIVE,
+    PREDICTION,
+    QUIET,
+    SMALL,
+    Card,
+    add_plot,
+    mix,
+    short,
+)
 from utils import IMAGE_SIZE, average_precision, find_jaccard_overlap, judge_detections
 
 # Where on its box each candidate's number stands, as fractions of its width and height: apart from each other
@@ -48,7 +64,12 @@ def draw_candidates(card, boxes, states):
     """
     objects = [(name, [edge / IMAGE_SIZE for edge in box]) for name, box in NMS_OBJECTS]
     place = card.picture(draw_boxed_scene(objects), 50, 50, 660)
-    look = {"open": (PREDICTION, False, 6), "kept": (POSITIVE, False, 10), "goes": (HARD, True, 6), "gone": (None, False, 0)}
+    look = {
+        "open": (PREDICTION, False, 6),
+        "kept": (POSITIVE, False, 10),
+        "goes": (HARD, True, 6),
+        "gone": (None, False, 0),
+    }
     for number, (box, state) in enumerate(zip(boxes.tolist(), states, strict=True)):
         colour, dashed, line = look[state]
         if colour is None:
@@ -64,16 +85,33 @@ def draw_candidates(card, boxes, states):
         else:
             card.badge(772, middle, str(number + 1), colour)
         text = f"{short(name)} {score:.2f}"
-        card.text(816, middle, text, NORMAL, QUIET if state == "gone" else INK, "left", bold=state == "kept")
+        card.text(
+            816,
+            middle,
+            text,
+            NORMAL,
+            QUIET if state == "gone" else INK,
+            "left",
+            bold=state == "kept",
+        )
         card.text(1158, middle, words[state], SMALL, colour, "right", bold=state == "kept")
 
 
 def overlap_table(card, y, overlaps, best, gone):
     """The overlaps of the cats with each other: the row of the best one is marked, and what it overlaps too much."""
-    cats = [number for number, (name, _, _) in enumerate(NMS_CANDIDATES) if name == NMS_CANDIDATES[best][0]]
+    cats = [
+        number
+        for number, (name, _, _) in enumerate(NMS_CANDIDATES)
+        if name == NMS_CANDIDATES[best][0]
+    ]
     rows, looks = [["", *(str(number + 1) for number in cats)]], {}
     for i, number in enumerate(cats, start=1):
-        rows.append([str(number + 1), *(f"{overlaps[number, other]:.2f}" if other != number else "" for other in cats)])
+        rows.append(
+            [
+                str(number + 1),
+                *(f"{overlaps[number, other]:.2f}" if other != number else "" for other in cats),
+            ]
+        )
         looks[i, 0] = {"bold": True}
         for j, other in enumerate(cats, start=1):
             if number in gone or other in gone:
@@ -101,7 +139,9 @@ def draw_step(step):
     :param step: from 0
     """
     boxes, overlaps, kept = nms_example()
-    kept_cats = [number for number in kept if NMS_CANDIDATES[number][0] == NMS_CANDIDATES[kept[0]][0]]
+    kept_cats = [
+        number for number in kept if NMS_CANDIDATES[number][0] == NMS_CANDIDATES[kept[0]][0]
+    ]
     best, states, gone = kept_cats[step], ["open"] * len(boxes), []
     for number in kept_cats[: step + 1]:
         states[number] = "kept"
@@ -132,9 +172,15 @@ def nms_4():
     """What is left: the plant stays, as it is of another class than the cat that it overlaps."""
     boxes, overlaps, kept = nms_example()
     card = Card(860)
-    draw_candidates(card, boxes, ["kept" if number in kept else "gone" for number in range(len(boxes))])
-    plant = next(number for number in kept if NMS_CANDIDATES[number][0] != NMS_CANDIDATES[kept[0]][0])
-    other = max((number for number in kept if number != plant), key=lambda number: overlaps[plant, number])
+    draw_candidates(
+        card, boxes, ["kept" if number in kept else "gone" for number in range(len(boxes))]
+    )
+    plant = next(
+        number for number in kept if NMS_CANDIDATES[number][0] != NMS_CANDIDATES[kept[0]][0]
+    )
+    other = max(
+        (number for number in kept if number != plant), key=lambda number: overlaps[plant, number]
+    )
     text = f"{plant + 1} overlaps {other + 1} by {overlaps[plant, other]:.2f}: another class, so it stays"
     card.text(600, 790, text, NORMAL, INK)
     return card.image()
@@ -155,7 +201,9 @@ def ap_example():
     difficult = torch.tensor([difficult for _, _, difficult in AP_OBJECTS], dtype=torch.bool)
     det_boxes = torch.tensor([box for _, _, box in AP_DETECTIONS], dtype=torch.float32)
     det_images = torch.tensor([image for _, image, _ in AP_DETECTIONS])
-    is_true, is_false = judge_detections(det_images, det_boxes, images, objects, difficult, int(images.max()) + 1, 0.5)
+    is_true, is_false = judge_detections(
+        det_images, det_boxes, images, objects, difficult, int(images.max()) + 1, 0.5
+    )
     n_true, n_false, n_objects = is_true.cumsum(0), is_false.cumsum(0), int((~difficult).sum())
     precision = n_true / (n_true + n_false)
     points = [precision[10 * n_true >= k * n_objects] for k in range(11)]
@@ -174,11 +222,17 @@ def draw_ap_images(card, example, y):
     """The three images with their objects, and the detections with their ranks."""
     corners = ((0, 0), (1, 0), (0, 0), (1, 1), (0, 1), (1, 1), (0.5, 0.5))
     for image in range(3):
-        objects = [("cat", [edge / IMAGE_SIZE for edge in box]) for number, box, _ in AP_OBJECTS if number == image]
+        objects = [
+            ("cat", [edge / IMAGE_SIZE for edge in box])
+            for number, box, _ in AP_OBJECTS
+            if number == image
+        ]
         place = card.picture(draw_boxed_scene(objects, 600), 45 + 375 * image, y, 360)
         for number, box, difficult in AP_OBJECTS:
             if number == image:
-                place.box([edge / IMAGE_SIZE for edge in box], OBJECT, line=6, dashed=bool(difficult))
+                place.box(
+                    [edge / IMAGE_SIZE for edge in box], OBJECT, line=6, dashed=bool(difficult)
+                )
         for rank, (_, number, box) in enumerate(AP_DETECTIONS):
             if number != image:
                 continue
@@ -208,27 +262,42 @@ def precision_recall():
 
     axes = add_plot(card, 140, y + 60, 620, 540)
     recalls = (example["n_true"] / example["n_objects"]).tolist()
-    best = [max(p for p, r in zip(example["precision"].tolist(), recalls, strict=True) if r >= recall) for recall in recalls]
+    best = [
+        max(p for p, r in zip(example["precision"].tolist(), recalls, strict=True) if r >= recall)
+        for recall in recalls
+    ]
     steps = [(0.0, best[0]), *zip(recalls, best, strict=True), (recalls[-1], 0.0), (1.0, 0.0)]
     xs, ys = zip(*steps, strict=True)
     axes.fill_between(xs, ys, step="pre", color=mix(PREDICTION, share=0.8), zorder=1)
     axes.step(xs, ys, where="pre", color=PREDICTION, linewidth=5, zorder=2)
     dots = {"color": MARK, "mec": INK, "mew": 2, "markersize": 15}
     axes.plot([k / 10 for k in range(11)], example["points"], "o", zorder=3, clip_on=False, **dots)
-    axes.plot(recalls, example["precision"].tolist(), "x", color=INK, mew=4, markersize=13, zorder=4)
-    axes.set(xlim=(0, 1), ylim=(0, 1.05), xticks=[0, 0.2, 0.4, 0.6, 0.8, 1], yticks=[0, 0.2, 0.4, 0.6, 0.8, 1])
+    axes.plot(
+        recalls, example["precision"].tolist(), "x", color=INK, mew=4, markersize=13, zorder=4
+    )
+    axes.set(
+        xlim=(0, 1),
+        ylim=(0, 1.05),
+        xticks=[0, 0.2, 0.4, 0.6, 0.8, 1],
+        yticks=[0, 0.2, 0.4, 0.6, 0.8, 1],
+    )
     card.text(450, y + 675, "recall", NORMAL)
     card.text(60, y + 330, "precision", NORMAL, rotation=90)
 
     card.axes.plot([822], [y + 85], "x", color=INK, mew=4, markersize=13, zorder=6)
     card.text(860, y + 85, "a detection", NORMAL, align="left")
-    for middle, text, value in ((210, "mean of the\n11 points", "11-point"), (430, "area under\nthe steps", "area")):
+    for middle, text, value in (
+        (210, "mean of the\n11 points", "11-point"),
+        (430, "area under\nthe steps", "area"),
+    ):
         if value == "11-point":
             card.axes.plot([822], [y + middle], "o", zorder=6, **dots)
         else:
             card.rectangle(804, y + middle - 18, 36, 36, mix(PREDICTION, share=0.8), PREDICTION, 4)
         card.text(860, y + middle, text, NORMAL, align="left")
-        card.text(860, y + middle + 90, f"AP = {example['ap'][value]:.3f}", LARGE, INK, "left", bold=True)
+        card.text(
+            860, y + middle + 90, f"AP = {example['ap'][value]:.3f}", LARGE, INK, "left", bold=True
+        )
     return card.image()
 
 

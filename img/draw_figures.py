@@ -9,7 +9,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the functions taught are in the files of the folder above
+sys.path.insert(
+    0, str(Path(__file__).resolve().parents[1])
+)  # the functions taught are in the files of the folder above
 
 import box_figures
 import data_figures
@@ -59,8 +61,12 @@ def find_checkpoint(path):
     if all(file.is_file() for file in (Path(path), Path(path).with_name("history.jsonl"))):
         return
     if path != Parameters.checkpoint:
-        raise FileNotFoundError(f"{path}: not there, or no history.jsonl beside it: make both with train.py --toy, or use --only")
-    print(f"{path} or its history.jsonl is not there: the toy set is trained first, which takes some time.")
+        raise FileNotFoundError(
+            f"{path}: not there, or no history.jsonl beside it: make both with train.py --toy, or use --only"
+        )
+    print(
+        f"{path} or its history.jsonl is not there: the toy set is trained first, which takes some time."
+    )
     train.main(train.Parameters(toy=True))
 
 
@@ -74,7 +80,9 @@ def main(parameters):
     figures, trained = all_figures()
     unknown = set(parameters.only) - set(figures) - set(trained)
     if unknown:
-        raise ValueError(f"--only: no figure is called {', '.join(sorted(unknown))}: there are {', '.join(figures | trained)}")
+        raise ValueError(
+            f"--only: no figure is called {', '.join(sorted(unknown))}: there are {', '.join(figures | trained)}"
+        )
     wanted = parameters.only or (*figures, *trained)
     if any(name in trained for name in wanted):
         find_checkpoint(parameters.checkpoint)

@@ -27,7 +27,11 @@ CHANNELS_CLASSES = ("backgr.", "cat", "car")
 
 # Matching: three objects and seven priors, pixels of a 300 x 300 image; as if there were no other priors. The cat and the plant
 # behind it compete for the first prior, and no prior overlaps the car by half.
-MATCHING_OBJECTS = [("cat", [50, 90, 160, 220]), ("pottedplant", [90, 70, 195, 210]), ("car", [200, 235, 290, 280])]  # xy
+MATCHING_OBJECTS = [
+    ("cat", [50, 90, 160, 220]),
+    ("pottedplant", [90, 70, 195, 210]),
+    ("car", [200, 235, 290, 280]),
+]  # xy
 MATCHING_PRIORS = [  # cxcy
     [116, 145, 120, 120],
     [180, 153, 120, 120],
@@ -42,12 +46,31 @@ MATCHING_THRESHOLD = 0.5
 # Hard negatives: an image with two positive priors and fourteen negative ones (instead of 8730), and one class. What the network
 # gives as the probability of the true class: the object's for the positive ones, the background's for the others
 MINING_POSITIVES = [0.55, 0.30]
-MINING_NEGATIVES = [0.99, 0.90, 0.15, 0.97, 0.70, 0.995, 0.35, 0.95, 0.08, 0.985, 0.50, 0.80, 0.25, 0.99]
+MINING_NEGATIVES = [
+    0.99,
+    0.90,
+    0.15,
+    0.97,
+    0.70,
+    0.995,
+    0.35,
+    0.95,
+    0.08,
+    0.985,
+    0.50,
+    0.80,
+    0.25,
+    0.99,
+]
 MINING_RATIO = 3
 
 # Non-maximum suppression: two cats and a plant, and what a network might answer: (class, score, box), pixels of a 300 x 300
 # image, xy. Overlaps are compared with max_overlap.
-NMS_OBJECTS = [("pottedplant", [138, 62, 240, 200]), ("cat", [42, 121, 133, 231]), ("cat", [122, 98, 223, 217])]
+NMS_OBJECTS = [
+    ("pottedplant", [138, 62, 240, 200]),
+    ("cat", [42, 121, 133, 231]),
+    ("cat", [122, 98, 223, 217]),
+]
 NMS_CANDIDATES = [
     ("cat", 0.93, [40, 120, 135, 232]),
     ("cat", 0.86, [121, 96, 225, 218]),
@@ -85,13 +108,21 @@ AUGMENTATIONS = {
     "zoom_out": [{"seed": 1, "zoom": True}, {"seed": 2, "zoom": True}, {"seed": 3, "zoom": True}],
     "random_crop": [{"seed": 2, "crop": 1}, {"seed": 4, "crop": 3}, {"seed": 3, "crop": 4}],
     "flip": [{"seed": 0, "flip": True}],
-    "photometric": [{"seed": 19, "colours": True}, {"seed": 13, "colours": True}, {"seed": 2, "colours": True}],
+    "photometric": [
+        {"seed": 19, "colours": True},
+        {"seed": 13, "colours": True},
+        {"seed": 2, "colours": True},
+    ],
 }
 ONE_RESAMPLE = {"seed": 20, "zoom": True, "crop": 1}
 
 # A batch of three images with different numbers of objects: (class, box fractional xy) each
 BATCH_SCENES = [
-    [("car", [0.1, 0.42, 0.62, 0.68]), ("person", [0.68, 0.25, 0.88, 0.85]), ("cat", [0.2, 0.66, 0.45, 0.95])],
+    [
+        ("car", [0.1, 0.42, 0.62, 0.68]),
+        ("person", [0.68, 0.25, 0.88, 0.85]),
+        ("cat", [0.2, 0.66, 0.45, 0.95]),
+    ],
     [("pottedplant", [0.3, 0.2, 0.7, 0.75])],
     [("cat", [0.08, 0.4, 0.42, 0.8]), ("tvmonitor", [0.5, 0.35, 0.92, 0.7])],
 ]

@@ -12,7 +12,9 @@ CELL = 84  # pixels of a number's cell
 
 def example():
     """The worked example as tensors: image (3, 2, 2), weights (2, 12) and biases (2)."""
-    return [torch.tensor(values, dtype=torch.float32) for values in (FC_IMAGE, FC_WEIGHTS, FC_BIASES)]
+    return [
+        torch.tensor(values, dtype=torch.float32) for values in (FC_IMAGE, FC_WEIGHTS, FC_BIASES)
+    ]
 
 
 def draw_cell(card, x, y, value, colour):

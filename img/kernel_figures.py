@@ -8,7 +8,19 @@ from PIL import ImageDraw
 from model import FEATURE_MAPS, AuxiliaryConvolutions, PredictionConvolutions, VGGBase
 from network_figures import along_one_side, on_meta
 from prior_figures import pale_scene, priors_of_map
-from style import FAINT, LARGE, LAYER, MAP_COLOURS, MARGIN, NORMAL, PREDICTION, PRIOR, QUIET, SMALL, Card
+from style import (
+    FAINT,
+    LARGE,
+    LAYER,
+    MAP_COLOURS,
+    MARGIN,
+    NORMAL,
+    PREDICTION,
+    PRIOR,
+    QUIET,
+    SMALL,
+    Card,
+)
 from train import Parameters, learning_rate, n_steps
 from utils import IMAGE_SIZE, cxcy_to_xy, decimate
 
@@ -22,19 +34,26 @@ def decimation():
     conv6 = on_meta(VGGBase).conv6
     step, dilation = 3, conv6.dilation[0]
     fc6 = torch.arange(FC6_KERNEL**2).view(FC6_KERNEL, FC6_KERNEL)
-    kept = {divmod(number, FC6_KERNEL) for number in decimate(fc6, m=[step, step]).flatten().tolist()}
+    kept = {
+        divmod(number, FC6_KERNEL) for number in decimate(fc6, m=[step, step]).flatten().tolist()
+    }
     channels = conv6.in_channels
     card = Card(1500)
     side, (left, right) = 448, (88, 664)
 
     cell = side / FC6_KERNEL
-    for x, name in ((left, f"fc6:  {FC6_KERNEL} × {FC6_KERNEL} × {channels}"), (right, f"conv6:  3 × 3 × {channels}")):
+    for x, name in (
+        (left, f"fc6:  {FC6_KERNEL} × {FC6_KERNEL} × {channels}"),
+        (right, f"conv6:  3 × 3 × {channels}"),
+    ):
         card.text(x + side / 2, 70, name, NORMAL, bold=True)
     place = card.grid(left, 120, side, FC6_KERNEL, LAYER, fill="white")
     for row, column in kept:
         place.cell(row, column, FC6_KERNEL, TAP)
     card.arrow((left + side + 24, 120 + side / 2), (right + 100, 120 + side / 2), line=8)
-    card.grid(right + side / 2 - 1.5 * cell, 120 + side / 2 - 1.5 * cell, 3 * cell, 3, "white", fill=TAP)
+    card.grid(
+        right + side / 2 - 1.5 * cell, 120 + side / 2 - 1.5 * cell, 3 * cell, 3, "white", fill=TAP
+    )
     card.text(right + side / 2, 510, "every third row and column", SMALL, QUIET)
     card.text(left + side / 2, 620, f"for each of {FC6_OUTPUTS} outputs", SMALL, QUIET)
     card.text(right + side / 2, 620, f"for each of {conv6.out_channels} outputs", SMALL, QUIET)
@@ -42,7 +61,9 @@ def decimation():
     card.text(600, 690, f"{before / 1e6:.1f} → {after / 1e6:.1f} million weights", LARGE, bold=True)
 
     whens = ("after a pool5 of stride 2:", "after our pool5, stride 1:")
-    for x, n, spread, when in zip((left, right), (FC6_KERNEL, 2 * FC6_KERNEL), (step, dilation), whens, strict=True):
+    for x, n, spread, when in zip(
+        (left, right), (FC6_KERNEL, 2 * FC6_KERNEL), (step, dilation), whens, strict=True
+    ):
         card.text(x + side / 2, 800, when, SMALL, QUIET)
         card.text(x + side / 2, 852, f"dilation {spread}", NORMAL, bold=True)
         place = card.grid(x, 890, side, n, LAYER, 1.6, fill="white")
@@ -62,12 +83,20 @@ def dilated_convolution():
     padded = side + 2 * padding
     y_out = top + padding * cell
     card = Card(850)
-    card.text(x_in + padded * cell / 2, 70, f"a 3 × 3 kernel, dilation {dilation}", NORMAL, bold=True)
+    card.text(
+        x_in + padded * cell / 2, 70, f"a 3 × 3 kernel, dilation {dilation}", NORMAL, bold=True
+    )
     card.text(x_out + side * cell / 2, y_out - 40, "its outputs", NORMAL, bold=True)
     card.grid(x_in, top, padded * cell, padded, FAINT, 1.5)
     card.grid(x_in + padding * cell, y_out, side * cell, side, QUIET, 1.5, fill="white", layer=4)
     card.grid(x_out, y_out, side * cell, side, QUIET, 1.5, fill="white")
-    card.text(x_in + padded * cell / 2, 815, f"the {side} × {side} map, with {padding} zeros around it", SMALL, QUIET)
+    card.text(
+        x_in + padded * cell / 2,
+        815,
+        f"the {side} × {side} map, with {padding} zeros around it",
+        SMALL,
+        QUIET,
+    )
     ground = card.image()
     frames = []
     for row in (0, side // 2, side - 1):
@@ -80,7 +109,13 @@ def dilated_convolution():
             _fill_cell(pen, x_out + column * cell, y_out + row * cell, cell, PREDICTION)
             for i in range(taps):
                 for j in range(taps):
-                    _fill_cell(pen, x_in + (column + j * dilation) * cell, top + (row + i * dilation) * cell, cell, TAP)
+                    _fill_cell(
+                        pen,
+                        x_in + (column + j * dilation) * cell,
+                        top + (row + i * dilation) * cell,
+                        cell,
+                        TAP,
+                    )
             frames.append(frame)
     return frames
 
@@ -99,8 +134,13 @@ def receptive_fields():
     size, distance, centre = 1, 1, 0.5
     fields = {}
     prediction = on_meta(PredictionConvolutions, 2)
-    for name, layer in [*on_meta(VGGBase).named_children(), *on_meta(AuxiliaryConvolutions).named_children()]:
-        kernel, stride, padding, dilation = map(along_one_side, (layer.kernel_size, layer.stride, layer.padding, layer.dilation))
+    for name, layer in [
+        *on_meta(VGGBase).named_children(),
+        *on_meta(AuxiliaryConvolutions).named_children(),
+    ]:
+        kernel, stride, padding, dilation = map(
+            along_one_side, (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+        )
         reach = dilation * (kernel - 1)  # from the kernel's first weight to its last
         size += reach * distance
         centre += (reach / 2 - padding) * distance
@@ -128,8 +168,13 @@ def receptive_field():
     place.box([middle[0] - half, middle[1] - half, middle[0] + half, middle[1] + half], PREDICTION)
     place.box(cxcy_to_xy(priors_of_map(name)[row, column, 0]), PRIOR)
     card.text(800, 110, name, LARGE, MAP_COLOURS[name], "left", bold=True)
-    entries = (("3 × 3 kernel", 3 / side, MAP_COLOURS[name]), ("prior", FEATURE_MAPS[name].scale, PRIOR))
-    for i, (text, share, colour) in enumerate((*entries, ("receptive field", size / IMAGE_SIZE, PREDICTION))):
+    entries = (
+        ("3 × 3 kernel", 3 / side, MAP_COLOURS[name]),
+        ("prior", FEATURE_MAPS[name].scale, PRIOR),
+    )
+    for i, (text, share, colour) in enumerate(
+        (*entries, ("receptive field", size / IMAGE_SIZE, PREDICTION))
+    ):
         y = 220 + 170 * i
         card.text(800, y, text, NORMAL, colour, "left", bold=True)
         card.text(800, y + 62, f"{share:.2f} of the side", SMALL, align="left")
@@ -137,10 +182,19 @@ def receptive_field():
     rows, looks = [["map", "kernel", "prior", "receptive field"]], {}
     for i, (other, (field, _, _)) in enumerate(fields.items(), start=1):
         feature_map = FEATURE_MAPS[other]
-        rows.append([other, f"{3 / feature_map.side:.2f}", f"{feature_map.scale:.3g}", f"{field / IMAGE_SIZE:.2f}"])
+        rows.append(
+            [
+                other,
+                f"{3 / feature_map.side:.2f}",
+                f"{feature_map.scale:.3g}",
+                f"{field / IMAGE_SIZE:.2f}",
+            ]
+        )
         looks[i, 0] = {"colour": MAP_COLOURS[other], "bold": True}
     below = card.table(70, 850, rows, (260, 220, 220, 360), 98, looks)
-    card.text(600, below + 70, "as fractions of the image's side (above 1: all of it)", NORMAL, QUIET)
+    card.text(
+        600, below + 70, "as fractions of the image's side (above 1: all of it)", NORMAL, QUIET
+    )
     return card.image()
 
 
@@ -159,7 +213,9 @@ def learning_rate_figure():
     low, high = -6, -2.6  # logarithms of the rates at the lower and upper edge
 
     def point(step, rate):
-        return left + (right - left) * step / total, bottom - (bottom - top) * (math.log10(rate) - low) / (high - low)
+        return left + (right - left) * step / total, bottom - (bottom - top) * (
+            math.log10(rate) - low
+        ) / (high - low)
 
     card = Card(1000)
     card.text(MARGIN, 70, "learning rate", NORMAL, align="left", bold=True)

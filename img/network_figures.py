@@ -7,7 +7,20 @@ from torch import nn
 
 from model import FEATURE_MAPS, AuxiliaryConvolutions, VGGBase
 from scene import draw_scene
-from style import CLASS_COLOURS, HARD, INK, LARGE, LAYER, MAP_COLOURS, MARK, NORMAL, QUIET, SMALL, Card, mix
+from style import (
+    CLASS_COLOURS,
+    HARD,
+    INK,
+    LARGE,
+    LAYER,
+    MAP_COLOURS,
+    MARK,
+    NORMAL,
+    QUIET,
+    SMALL,
+    Card,
+    mix,
+)
 from utils import IMAGE_SIZE
 
 POOL3_SIDE = 75  # rows and columns that reach pool3
@@ -28,7 +41,9 @@ def output_shapes(network, *input_shape):
     shapes = {}
     for name, layer in network.named_modules():
         if not list(layer.children()):
-            layer.register_forward_hook(lambda _, __, out, name=name: shapes.update({name: tuple(out.shape[1:])}))
+            layer.register_forward_hook(
+                lambda _, __, out, name=name: shapes.update({name: tuple(out.shape[1:])})
+            )
     network(torch.empty(1, *input_shape, device="meta"))
     return shapes
 
@@ -45,7 +60,9 @@ def vgg16_stages():
         elif isinstance(layer, nn.MaxPool2d):
             stages.append([f"pool{stage}", shapes[f"features.{i}"]])
             stage, number = stage + 1, 1
-    linear = [name for name, layer in network.classifier.named_children() if isinstance(layer, nn.Linear)]
+    linear = [
+        name for name, layer in network.classifier.named_children() if isinstance(layer, nn.Linear)
+    ]
     stages += [[f"fc{6 + i}", shapes[f"classifier.{name}"]] for i, name in enumerate(linear)]
     return stages
 
@@ -68,7 +85,9 @@ def draw_stages(card, rows, y, unit):
         height = max(side + 0.45 * depth + 34, 150 if note else 112)
         top = y + (height - side + 0.45 * depth) / 2
         if is_new:
-            card.rectangle(430, y + height / 2 - 67, 726, 134, fill=mix(MARK, share=0.45), radius=14, layer=1)
+            card.rectangle(
+                430, y + height / 2 - 67, 726, 134, fill=mix(MARK, share=0.45), radius=14, layer=1
+            )
         x = 215 - (side + 0.75 * depth) / 2
         if len(shape) == 3:
             card.block(x, top, side, side, depth, colour)
@@ -95,8 +114,14 @@ def vgg16():
         pooled = dict(stages)[f"pool{stage}"]
         note = f"{len(convolutions)} convolutions, then pool{stage} → {pooled[1]}"
         rows.append((f"conv{stage}_1–{len(convolutions)}", convolutions[-1][1], note, LAYER, False))
-    notes = {"fc6": f"flattens {size_text(dict(stages)['pool5'])}", "fc7": "", "fc8": "a score for each class"}
-    rows += [(name, shape, notes[name], LAYER, False) for name, shape in stages if name.startswith("fc")]
+    notes = {
+        "fc6": f"flattens {size_text(dict(stages)['pool5'])}",
+        "fc7": "",
+        "fc8": "a score for each class",
+    }
+    rows += [
+        (name, shape, notes[name], LAYER, False) for name, shape in stages if name.startswith("fc")
+    ]
     card = Card(1690)
     card.text(600, 80, "VGG-16", LARGE, bold=True)
     draw_stages(card, rows, 130, 0.85)
@@ -108,7 +133,9 @@ def modified_vgg16():
     base = on_meta(VGGBase)
     shapes = output_shapes(base, 3, IMAGE_SIZE, IMAGE_SIZE)
     side = {name: shape[1] for name, shape in shapes.items()}
-    vgg_side = F.max_pool2d(torch.empty(1, 1, side["conv3_3"], side["conv3_3"]), 2).size(-1)  # as VGG-16 would pool
+    vgg_side = F.max_pool2d(torch.empty(1, 1, side["conv3_3"], side["conv3_3"]), 2).size(
+        -1
+    )  # as VGG-16 would pool
     notes = {
         1: f"then pool1 → {side['pool1']}",
         2: f"then pool2 → {side['pool2']}",
@@ -119,9 +146,25 @@ def modified_vgg16():
     rows = [("image", (3, IMAGE_SIZE, IMAGE_SIZE), "not 224 × 224", LAYER, True)]
     for stage, note in notes.items():
         last = [name for name in shapes if name.startswith(f"conv{stage}_")][-1]
-        rows.append((f"conv{stage}_1–{last[-1]}", shapes[last], note, MAP_COLOURS.get(last, LAYER), stage >= 3))
+        rows.append(
+            (
+                f"conv{stage}_1–{last[-1]}",
+                shapes[last],
+                note,
+                MAP_COLOURS.get(last, LAYER),
+                stage >= 3,
+            )
+        )
     rows.append(("conv6", shapes["conv6"], f"was fc6; {kernel_text(base.conv6)}", LAYER, True))
-    rows.append(("conv7", shapes["conv7"], f"was fc7; {kernel_text(base.conv7)}; predicts", MAP_COLOURS["conv7"], True))
+    rows.append(
+        (
+            "conv7",
+            shapes["conv7"],
+            f"was fc7; {kernel_text(base.conv7)}; predicts",
+            MAP_COLOURS["conv7"],
+            True,
+        )
+    )
     card = Card(1775)
     card.text(600, 80, "The base of SSD300", LARGE, bold=True)
     y = draw_stages(card, rows, 130, 0.85)
@@ -136,7 +179,9 @@ def along_one_side(setting):
 
 def kernel_text(layer):
     """A layer's kernel, and its stride, padding and dilation where they are part of the story."""
-    kernel, stride, dilation = map(along_one_side, (layer.kernel_size, layer.stride, layer.dilation))
+    kernel, stride, dilation = map(
+        along_one_side, (layer.kernel_size, layer.stride, layer.dilation)
+    )
     text = f"{kernel} × {kernel}"
     if stride > 1 or isinstance(layer, nn.MaxPool2d):
         text += f", stride {stride}"
@@ -154,13 +199,23 @@ def pool3_ceil():
     colour = MAP_COLOURS["conv4_3"]
     first, cell = POOL3_SIDE - 8, 118  # the first column that is shown, and the width of each
     for ceil_mode, y in ((False, 130), (True, 690)):
-        pooled = F.max_pool1d(columns, 2, stride=2, ceil_mode=ceil_mode)[0].tolist()  # the last column of each window
+        pooled = F.max_pool1d(columns, 2, stride=2, ceil_mode=ceil_mode)[
+            0
+        ].tolist()  # the last column of each window
         name = "rounded up (ceil)" if ceil_mode else "rounded down (floor)"
         card.text(600, y - 60, f"{name}: {POOL3_SIDE} → {len(pooled)}", LARGE, bold=True)
         for column in range(first, POOL3_SIDE + 1):
             x = 69 + (column - first) * cell
             lost = column > pooled[-1]
-            card.rectangle(x, y, cell, 110, fill=mix(HARD, share=0.6) if lost else mix(colour), edge=INK, line=3)
+            card.rectangle(
+                x,
+                y,
+                cell,
+                110,
+                fill=mix(HARD, share=0.6) if lost else mix(colour),
+                edge=INK,
+                line=3,
+            )
             card.text(x + cell / 2, y + 55, str(column), NORMAL, bold=lost)
             if lost:
                 card.text(1060, y + 260, "dropped", NORMAL, HARD, bold=True)
@@ -169,11 +224,23 @@ def pool3_ceil():
             if start >= first:
                 left, right = 79 + (start - first) * cell, 59 + (last - first + 1) * cell
                 middle = (left + right) / 2
-                card.line([(left, y + 125), (left, y + 145), (right, y + 145), (right, y + 125)], line=5)
+                card.line(
+                    [(left, y + 125), (left, y + 145), (right, y + 145), (right, y + 125)], line=5
+                )
                 card.arrow((middle, y + 145), (middle, y + 205))
-                card.rectangle(middle - cell / 2, y + 210, cell, 100, fill=mix(colour, share=0.5), edge=INK, line=3)
+                card.rectangle(
+                    middle - cell / 2,
+                    y + 210,
+                    cell,
+                    100,
+                    fill=mix(colour, share=0.5),
+                    edge=INK,
+                    line=3,
+                )
                 card.text(middle, y + 260, str(number), NORMAL)
-    card.text(600, 1100, f"columns (and rows) of conv3_3's {POOL3_SIDE} × {POOL3_SIDE} map", NORMAL, QUIET)
+    card.text(
+        600, 1100, f"columns (and rows) of conv3_3's {POOL3_SIDE} × {POOL3_SIDE} map", NORMAL, QUIET
+    )
     return card.image()
 
 
@@ -182,7 +249,15 @@ def auxiliary_convolutions():
     convolutions = on_meta(AuxiliaryConvolutions)
     first = FEATURE_MAPS["conv7"]
     shapes = output_shapes(convolutions, first.channels, first.side, first.side)
-    rows = [("conv7", (first.channels, first.side, first.side), "from the base", MAP_COLOURS["conv7"], False)]
+    rows = [
+        (
+            "conv7",
+            (first.channels, first.side, first.side),
+            "from the base",
+            MAP_COLOURS["conv7"],
+            False,
+        )
+    ]
     for name, layer in convolutions.named_children():
         rows.append((name, shapes[name], kernel_text(layer), MAP_COLOURS.get(name, LAYER), False))
     card = Card(1685)
@@ -231,7 +306,16 @@ def ssd_overview():
 
 def _stage(card, x, y, width, height, text):
     """A part of the network as a box with its name."""
-    card.rectangle(x, y, width, height, fill=mix(LAYER, share=0.65), edge=mix(LAYER, INK, 0.3), line=4, radius=18)
+    card.rectangle(
+        x,
+        y,
+        width,
+        height,
+        fill=mix(LAYER, share=0.65),
+        edge=mix(LAYER, INK, 0.3),
+        line=4,
+        radius=18,
+    )
     card.text(x + width / 2, y + height / 2, text, NORMAL, bold=True)
 
 

@@ -17,7 +17,11 @@ def prediction_convolutions():
     n_classes = len(voc_labels) + 1
     convolutions = PredictionConvolutions(n_classes)
     card = Card(1440)
-    for x, text, colour in ((210, "feature map", INK), (690, "loc: offsets", PREDICTION), (1015, "cl: scores", QUIET)):
+    for x, text, colour in (
+        (210, "feature map", INK),
+        (690, "loc: offsets", PREDICTION),
+        (1015, "cl: scores", QUIET),
+    ):
         card.text(x, 62, text, NORMAL, colour, bold=True)
     card.text(210, 112, "k priors a tile", SMALL, QUIET)
     card.text(690, 112, "k × 4 channels", SMALL, QUIET)
@@ -36,7 +40,13 @@ def prediction_convolutions():
             card.block(x - 92, y - size / 2 - 26, size, size, 6 + channels / 4, shade)
             card.text(x - 40, y + size / 2 + 8, f"{side} × {side} × {channels}", SMALL, INK)
         card.arrow((500, y - 10), (590, y - 10), INK)
-    card.text(600, 1400, f"all kernels 3 × 3; n_classes = {n_classes}: {n_classes - 1} classes and background", SMALL, QUIET)
+    card.text(
+        600,
+        1400,
+        f"all kernels 3 × 3; n_classes = {n_classes}: {n_classes - 1} classes and background",
+        SMALL,
+        QUIET,
+    )
     return card.image()
 
 
@@ -55,7 +65,9 @@ def open_channels(values, convolution, n_values, width):
     numbers = torch.arange(n_channels).view(1, n_channels, 1, 1).expand(1, n_channels, side, side)
     row, column = CHANNELS_TILE
     tile = (row * side + column) * len(names)
-    channels = PredictionConvolutions._per_prior(numbers, n_values)[0, tile : tile + len(names)]  # (6, n_values)
+    channels = PredictionConvolutions._per_prior(numbers, n_values)[
+        0, tile : tile + len(names)
+    ]  # (6, n_values)
 
     card, colour = Card(890), MAP_COLOURS[MAP]
     card.text(44, 66, convolution, NORMAL, colour, "left", bold=True)
@@ -70,7 +82,9 @@ def open_channels(values, convolution, n_values, width):
     card.text(206, 740, f"{len(names)} priors × {n_values}", NORMAL, INK)
     card.text(206, 790, f"= {n_channels} channels", NORMAL, INK)
 
-    rows = [["prior", *values]] + [[name, *map(str, row)] for name, row in zip(names, channels.tolist(), strict=True)]
+    rows = [["prior", *values]] + [
+        [name, *map(str, row)] for name, row in zip(names, channels.tolist(), strict=True)
+    ]
     looks = {(i, 0): {"bold": True, "fill": mix(colour, share=0.8)} for i in range(1, len(rows))}
     card.table(500, 170, rows, (150, *[width] * n_values), 86, looks)
     card.text(500 + (150 + width * n_values) / 2, 820, "number of the channel", SMALL, QUIET)
@@ -94,7 +108,11 @@ def reshape():
     out = torch.arange(n_priors * 4).view(1, -1, 1, 1).expand(1, -1, side, side)
     rows = PredictionConvolutions._per_prior(out, 4)[0]  # (150, 4)
     card = Card(1170)
-    stages = (f"(N, {n_priors * 4}, {side}, {side})", f"(N, {side}, {side}, {n_priors * 4})", f"(N, {len(rows)}, 4)")
+    stages = (
+        f"(N, {n_priors * 4}, {side}, {side})",
+        f"(N, {side}, {side}, {n_priors * 4})",
+        f"(N, {len(rows)}, 4)",
+    )
     for x, y, text in zip((52, 52, 500), (60, 420, 60), stages, strict=True):
         card.text(x, y, text, NORMAL, INK, "left", bold=True, mono=True)
     card.block(70, 160, 170, 170, 130, colour)
@@ -106,7 +124,13 @@ def reshape():
     for i in range(side):  # the map with the channels last: a tile holds its 24 values in a row
         for j in range(side):
             x, y = 70 + 62 * j, 480 + 56 * i
-            fill = mix(colour, share=0.4) if (i, j) == (0, 0) else mix(colour, share=0.7) if (i, j) == (0, 1) else CARD
+            fill = (
+                mix(colour, share=0.4)
+                if (i, j) == (0, 0)
+                else mix(colour, share=0.7)
+                if (i, j) == (0, 1)
+                else CARD
+            )
             card.rectangle(x, y, 62, 56, fill, INK, 2)
             for k in range(1, 4):
                 card.line([(x + 15.5 * k, y + 8), (x + 15.5 * k, y + 48)], mix(INK, share=0.5), 1.5)
@@ -122,9 +146,13 @@ def reshape():
             continue
         tile, prior = divmod(number, n_priors)
         first, *_, last = rows[number].tolist()
-        cells.append([str(number), f"{tile // side}, {tile % side}", names[prior], f"{first} to {last}"])
+        cells.append(
+            [str(number), f"{tile // side}, {tile % side}", names[prior], f"{first} to {last}"]
+        )
         share = {0: 0.4, 1: 0.7}.get(tile, 1.0)
-        looks |= {(i, k): {"fill": mix(colour, share=share) if share < 1 else "white"} for k in range(4)}
+        looks |= {
+            (i, k): {"fill": mix(colour, share=share) if share < 1 else "white"} for k in range(4)
+        }
     card.table(500, 130, cells, (120, 140, 160, 230), 88, looks)
     return card.image()
 
@@ -133,7 +161,9 @@ def stack_to_8732():
     """The predictions of all maps below each other, in the order of the priors."""
     card = Card(1240)
     counts = {name: fm.side**2 * (len(fm.aspect_ratios) + 1) for name, fm in FEATURE_MAPS.items()}
-    heights = {name: 60 + 270 * (count / counts["conv4_3"]) ** 0.5 for name, count in counts.items()}
+    heights = {
+        name: 60 + 270 * (count / counts["conv4_3"]) ** 0.5 for name, count in counts.items()
+    }
     for x, text in ((785, "locs"), (1030, "scores")):
         card.text(x, 70, text, NORMAL, INK, bold=True)
     y = 110
@@ -141,7 +171,9 @@ def stack_to_8732():
         side, height, colour = FEATURE_MAPS[name].side, heights[name], MAP_COLOURS[name]
         middle = y + height / 2
         card.text(52, middle, name, NORMAL, colour, "left", bold=True)
-        card.text(630, middle, f"{side} × {side} × {count // side**2} = {count}", NORMAL, INK, "right")
+        card.text(
+            630, middle, f"{side} × {side} × {count // side**2} = {count}", NORMAL, INK, "right"
+        )
         for x, width in ((715, 140), (940, 180)):
             card.rectangle(x, y, width, height, mix(colour, share=0.35), mix(colour, INK, 0.45), 3)
         y += height

@@ -36,7 +36,10 @@ def split_by_map(values):
     """
     shapes = [(fm.side, fm.side, len(fm.aspect_ratios) + 1) for fm in FEATURE_MAPS.values()]
     parts = values.split([rows * columns * n_priors for rows, columns, n_priors in shapes])
-    return {name: part.unflatten(0, shape) for name, part, shape in zip(FEATURE_MAPS, parts, shapes, strict=True)}
+    return {
+        name: part.unflatten(0, shape)
+        for name, part, shape in zip(FEATURE_MAPS, parts, shapes, strict=True)
+    }
 
 
 def priors_of_map(name):
@@ -54,7 +57,12 @@ def pale_scene(share=0.55):
     """The scene with its colours made paler, so that boxes on it stand out."""
     image, boxes, names = draw_scene()
     white = tuple(round(255 * value) for value in mix(CARD, share=0))
-    blended = image.point([round((1 - share) * value + share * white[i // 256]) for i, value in enumerate([*range(256)] * 3)])
+    blended = image.point(
+        [
+            round((1 - share) * value + share * white[i // 256])
+            for i, value in enumerate([*range(256)] * 3)
+        ]
+    )
     return blended, boxes, names
 
 
@@ -62,13 +70,17 @@ def feature_maps():
     """The grids of the six maps over the scene, and the tiles whose priors are matched with each object."""
     image, boxes, names = pale_scene()
     priors_xy = cxcy_to_xy(SSD300.create_prior_boxes())
-    object_for_each_prior, positive = match_priors(boxes[None], torch.ones(1, len(boxes), dtype=torch.bool), priors_xy, 0.5)
+    object_for_each_prior, positive = match_priors(
+        boxes[None], torch.ones(1, len(boxes), dtype=torch.bool), priors_xy, 0.5
+    )
     owner = torch.where(positive, object_for_each_prior, -1)[0]  # (8732)
     card = Card(2050)
     for i, (name, owners) in enumerate(split_by_map(owner).items()):
         x, y = 44 + 566 * (i % 2), 110 + 640 * (i // 2)
         side = FEATURE_MAPS[name].side
-        card.text(x + 273, y - 45, f"{name}   {side} × {side}", NORMAL, MAP_COLOURS[name], bold=True)
+        card.text(
+            x + 273, y - 45, f"{name}   {side} × {side}", NORMAL, MAP_COLOURS[name], bold=True
+        )
         place = card.picture(image, x, y, 546)
         for row, column in (owners >= 0).any(dim=2).nonzero().tolist():
             number = owners[row, column].max()
@@ -92,7 +104,14 @@ def priors_on_a_tile():
     card.grid(165, 60, 870, side, mix(MAP_COLOURS[SHOWN_MAP], share=0.4), 2)
     place.cell(side // 2, side // 2, side, MAP_COLOURS[SHOWN_MAP], alpha=0.65)
     rows = [["prior", *names_of_priors(SHOWN_MAP)], ["w"], ["h"]]
-    anchors = ((0.02, 0.98), (0.98, 0.02), (0.98, 0.5), (0.98, 0.5), (0.5, 0.02), (0.5, 0.02))  # of the labels, in the box
+    anchors = (
+        (0.02, 0.98),
+        (0.98, 0.02),
+        (0.98, 0.5),
+        (0.98, 0.5),
+        (0.5, 0.02),
+        (0.5, 0.02),
+    )  # of the labels, in the box
     for name, prior, anchor in zip(names_of_priors(SHOWN_MAP), priors, anchors, strict=True):
         box = cxcy_to_xy(prior)
         place.box(box, PRIOR, line=6, dashed=name == "extra")
@@ -100,7 +119,9 @@ def priors_on_a_tile():
         rows[1].append(f"{prior[2]:.2f}")
         rows[2].append(f"{prior[3]:.2f}")
     card.dot(*place.cell_centre(side // 2, side // 2, side), INK, 12)
-    card.text(600, 1000, f"the centre tile of {SHOWN_MAP}", NORMAL, MAP_COLOURS[SHOWN_MAP], bold=True)
+    card.text(
+        600, 1000, f"the centre tile of {SHOWN_MAP}", NORMAL, MAP_COLOURS[SHOWN_MAP], bold=True
+    )
     card.table(60, 1070, rows, (150, *[155] * 6), 84)
     card.text(600, 1400, "w, h: fractions of the image's sides", NORMAL, QUIET)
     return card.image()
@@ -133,7 +154,9 @@ def priors_of_each_map():
         side = feature_map.side
         middle = side // 2
         priors = priors_of_map(name)[middle, middle]
-        card.text(x + 243, y - 60, f"{name}   {side} × {side}", NORMAL, MAP_COLOURS[name], bold=True)
+        card.text(
+            x + 243, y - 60, f"{name}   {side} × {side}", NORMAL, MAP_COLOURS[name], bold=True
+        )
         place = card.picture(image, x, y, 486)
         card.grid(x, y, 486, side, mix(MAP_COLOURS[name], share=0.45), 1 if side > 20 else 2)
         place.cell(middle, middle, side, MAP_COLOURS[name], alpha=0.7 if side > 3 else 0.3)
@@ -153,12 +176,20 @@ def prior_sizes():
     card.text(600, 80, "w · h = s²   and   w / h = a", LARGE, bold=True)
     card.text(600, 160, "so   w = s · √a   and   h = s / √a", LARGE, bold=True)
     card.text(600, 240, f"{SHOWN_MAP}:  s = {scale}", NORMAL, MAP_COLOURS[SHOWN_MAP], bold=True)
-    middles = {"1:1": (170, 470), "2:1": (508, 470), "3:1": (930, 470), "1:2": (140, 950), "1:3": (330, 950)}
+    middles = {
+        "1:1": (170, 470),
+        "2:1": (508, 470),
+        "3:1": (930, 470),
+        "1:2": (140, 950),
+        "1:3": (330, 950),
+    }
     unit = 440
     for name, (x, y) in middles.items():
         width, height = priors[name][2].item(), priors[name][3].item()
         left, top = x - width * unit / 2, y - height * unit / 2
-        card.rectangle(left, top, width * unit, height * unit, fill=mix(PRIOR, share=0.75), edge=PRIOR, line=6)
+        card.rectangle(
+            left, top, width * unit, height * unit, fill=mix(PRIOR, share=0.75), edge=PRIOR, line=6
+        )
         card.text(x, y, name, NORMAL, bold=True)
     rows = [["a", "w", "h", "w · h"]]
     for name in middles:
@@ -190,9 +221,23 @@ def offsets():
         (_, of_box, of_prior), size = rows[i + 1], rows[3 + i % 2][2]
         card.text(70, y, f"g_{coordinate}", NORMAL, PREDICTION, "left", bold=True)
         if i < 2:
-            words = [("= (", INK), (of_box, OBJECT), ("−", INK), (of_prior, PRIOR), (") / (", INK), (size, PRIOR), ("/ 10)", INK)]
+            words = [
+                ("= (", INK),
+                (of_box, OBJECT),
+                ("−", INK),
+                (of_prior, PRIOR),
+                (") / (", INK),
+                (size, PRIOR),
+                ("/ 10)", INK),
+            ]
         else:
-            words = [("= ln (", INK), (of_box, OBJECT), ("/", INK), (of_prior, PRIOR), (") · 5", INK)]
+            words = [
+                ("= ln (", INK),
+                (of_box, OBJECT),
+                ("/", INK),
+                (of_prior, PRIOR),
+                (") · 5", INK),
+            ]
         card.words(250, y, words)
         card.text(960, y, "=", NORMAL)
         card.text(1140, y, number_text(offset[i], 2), NORMAL, PREDICTION, "right", bold=True)

@@ -29,8 +29,18 @@ def draw_scene(objects=OBJECTS, side=SIDE):
     pen = ImageDraw.Draw(image)
     pen.ellipse((0.06 * side, 0.06 * side, 0.36 * side, 0.17 * side), fill="#e9f4fb")
     pen.ellipse((0.55 * side, 0.12 * side, 0.80 * side, 0.20 * side), fill="#e9f4fb")
-    pen.polygon([(0, 0.42 * side), (0.3 * side, 0.30 * side), (0.62 * side, 0.42 * side)], fill="#b7d3c0")
-    pen.polygon([(0.4 * side, 0.42 * side), (0.78 * side, 0.27 * side), (side, 0.36 * side), (side, 0.42 * side)], fill="#a9c9b4")
+    pen.polygon(
+        [(0, 0.42 * side), (0.3 * side, 0.30 * side), (0.62 * side, 0.42 * side)], fill="#b7d3c0"
+    )
+    pen.polygon(
+        [
+            (0.4 * side, 0.42 * side),
+            (0.78 * side, 0.27 * side),
+            (side, 0.36 * side),
+            (side, 0.42 * side),
+        ],
+        fill="#a9c9b4",
+    )
     pen.rectangle((0, 0.42 * side, side, side), fill="#c4dcb0")
     pen.rectangle((0, 0.52 * side, side, 0.64 * side), fill="#cfccc6")
     boxes, names = [], []
@@ -56,6 +66,8 @@ def draw_boxed_scene(objects, side=SIDE):
     for number, (name, box) in enumerate(objects):
         left, top, right, bottom = (round(edge * side) for edge in box)
         tile = draw_object(name, max(right - left, bottom - top), np.random.default_rng(number))
-        tile = tile.crop(bounding_box(np.array(tile.getchannel("A")) >= 64)).resize((right - left, bottom - top))
+        tile = tile.crop(bounding_box(np.array(tile.getchannel("A")) >= 64)).resize(
+            (right - left, bottom - top)
+        )
         image.paste(tile, (left, top), tile.getchannel("A"))
     return image

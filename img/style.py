@@ -13,12 +13,19 @@ from model import FEATURE_MAPS
 WIDTH = 1200  # pixels of a card; half the pixels on a page 600 wide, less than a third on a phone
 MARGIN = 44  # free at the sides
 DPI = 100
-DASHES = (0, (3, 1.6))  # as matplotlib takes them: offset, then lengths of a dash and a gap in widths of the line
+DASHES = (
+    0,
+    (3, 1.6),
+)  # as matplotlib takes them: offset, then lengths of a dash and a gap in widths of the line
 # Sizes of text in pixels. On a phone, 375 pixels wide, a card is reduced 3.2 times: SMALL becomes 10 pixels.
 LARGE, NORMAL, SMALL = 46, 38, 32
 
 CARD, BORDER = "#fbfaf6", "#c8c4b8"
-INK, QUIET, FAINT = "#1f2430", "#5d6675", "#d9d6cc"  # text and outlines; what is said in passing; helping lines
+INK, QUIET, FAINT = (
+    "#1f2430",
+    "#5d6675",
+    "#d9d6cc",
+)  # text and outlines; what is said in passing; helping lines
 OBJECT = "#187a36"  # a ground-truth object
 PRIOR = "#d9480f"  # a prior
 PREDICTION = "#6f2dbd"  # a predicted box, an offset
@@ -26,7 +33,13 @@ POSITIVE = "#2f9e44"  # a prior with an object, what goes right
 HARD = "#c92a2a"  # hard negatives, what is suppressed, what goes wrong
 MARK = "#ffe066"  # behind what the eye should find
 # Each feature map has its colour wherever it appears: the finest blue, the coarsest red
-MAP_COLOURS = dict(zip(FEATURE_MAPS, ("#3b5bdb", "#1c8fc4", "#0b9e8e", "#b98500", "#d9632b", "#b0245f"), strict=True))
+MAP_COLOURS = dict(
+    zip(
+        FEATURE_MAPS,
+        ("#3b5bdb", "#1c8fc4", "#0b9e8e", "#b98500", "#d9632b", "#b0245f"),
+        strict=True,
+    )
+)
 LAYER = "#98a2b3"  # any other layer
 CLASS_COLOURS = {
     "cat": "#b0245f", "car": "#1864ab", "person": "#6741d9", "pottedplant": "#2b8a3e", "bird": "#0b7285",
@@ -67,7 +80,9 @@ class Card:
         self.axes.set(xlim=(0, width), ylim=(height, 0))
         self.axes.axis("off")
         self.texts = []
-        self.rectangle(3, 3, width - 6, height - 6, fill=CARD, edge=BORDER, line=3, radius=22, layer=0)
+        self.rectangle(
+            3, 3, width - 6, height - 6, fill=CARD, edge=BORDER, line=3, radius=22, layer=0
+        )
 
     def text(self, x, y, text, size=NORMAL, colour=INK, align="center", valign="center", **options):
         """
@@ -76,8 +91,14 @@ class Card:
         :param options: bold=True, mono=True (as code), background=colour, rotation in degrees
         """
         background = options.get("background")
-        bbox = background and {"facecolor": background, "edgecolor": "none", "boxstyle": "round,pad=0.18,rounding_size=0.15"}
-        if "\n" not in text and not options.get("rotation"):  # so that words with and without descenders stand on one line
+        bbox = background and {
+            "facecolor": background,
+            "edgecolor": "none",
+            "boxstyle": "round,pad=0.18,rounding_size=0.15",
+        }
+        if "\n" not in text and not options.get(
+            "rotation"
+        ):  # so that words with and without descenders stand on one line
             y += {"center": 0.36, "top": 0.78, "bottom": -0.24}.get(valign, 0) * size
             valign = "baseline"
         made = self.axes.text(
@@ -99,14 +120,29 @@ class Card:
             made = self.text(x, y, text, NORMAL, colour, "left")
             x = made.get_window_extent(renderer).x1 + 0.28 * NORMAL
 
-    def rectangle(self, x, y, width, height, fill="none", edge="none", line=4, radius=0, dashed=False, alpha=None, layer=2):
+    def rectangle(
+        self,
+        x,
+        y,
+        width,
+        height,
+        fill="none",
+        edge="none",
+        line=4,
+        radius=0,
+        dashed=False,
+        alpha=None,
+        layer=2,
+    ):
         """A rectangle with its top left corner at (x, y), perhaps with round corners; `layer`: higher ones cover lower ones."""
         look = {
             "facecolor": fill, "edgecolor": edge, "linewidth": in_points(line), "alpha": alpha, "zorder": layer,
             "linestyle": DASHES if dashed else "-",
         }  # fmt: skip
         if radius:
-            patch = FancyBboxPatch((x, y), width, height, boxstyle=f"round,pad=0,rounding_size={radius}", **look)
+            patch = FancyBboxPatch(
+                (x, y), width, height, boxstyle=f"round,pad=0,rounding_size={radius}", **look
+            )
         else:
             patch = Rectangle((x, y), width, height, joinstyle="miter", **look)
         self.axes.add_patch(patch)
@@ -120,7 +156,15 @@ class Card:
         """Straight lines from point to point."""
         style = DASHES if dashed else "-"
         xs, ys = zip(*points, strict=True)
-        self.axes.plot(xs, ys, color=colour, linewidth=in_points(line), linestyle=style, zorder=layer, solid_capstyle="round")
+        self.axes.plot(
+            xs,
+            ys,
+            color=colour,
+            linewidth=in_points(line),
+            linestyle=style,
+            zorder=layer,
+            solid_capstyle="round",
+        )
 
     def legend_entry(self, x, y, text, colour, line=8, dashed=False, size=SMALL, length=70, gap=18):
         """
@@ -134,7 +178,16 @@ class Card:
 
     def dot(self, x, y, colour=INK, radius=9, layer=6):
         """A dot with a light rim."""
-        self.axes.plot([x], [y], "o", color=colour, markersize=in_points(2 * radius), zorder=layer, mec=CARD, mew=1.5)
+        self.axes.plot(
+            [x],
+            [y],
+            "o",
+            color=colour,
+            markersize=in_points(2 * radius),
+            zorder=layer,
+            mec=CARD,
+            mew=1.5,
+        )
 
     def badge(self, x, y, text, colour, radius=27, text_colour="white"):
         """A number in a round field."""
@@ -153,7 +206,13 @@ class Card:
         """Show a PIL image, and give its place, on which boxes can be drawn in fractional coordinates."""
         height = height or width * image.height / image.width
         image = image.convert("RGB").resize((round(width), round(height)), Image.Resampling.LANCZOS)
-        self.axes.imshow(image, extent=(x, x + width, y + height, y), interpolation="nearest", zorder=1, aspect="auto")
+        self.axes.imshow(
+            image,
+            extent=(x, x + width, y + height, y),
+            interpolation="nearest",
+            zorder=1,
+            aspect="auto",
+        )
         self.axes.set(xlim=(0, self.width), ylim=(self.height, 0))
         return Place(self, x, y, width, height)
 
@@ -164,7 +223,9 @@ class Card:
         top = [(x, y), (x + dx, y - dy), (right + dx, y - dy), (right, y)]
         side = [(right, y), (right + dx, y - dy), (right + dx, bottom - dy), (right, bottom)]
         edge = mix(colour, INK, 0.45)
-        self.polygon([(x, y), (right, y), (right, bottom), (x, bottom)], mix(colour, share=0.35), edge)
+        self.polygon(
+            [(x, y), (right, y), (right, bottom), (x, bottom)], mix(colour, share=0.35), edge
+        )
         self.polygon(top, mix(colour, share=0.6), edge)
         self.polygon(side, mix(colour, INK, 0.15), edge)
 
@@ -198,7 +259,12 @@ class Card:
                     self.text(left + width / 2, y + row_height / 2, cell, size, colour, bold=bold)
                 if look.get("strike"):
                     middle = y + row_height / 2
-                    self.line([(left + 0.12 * width, middle), (left + 0.88 * width, middle)], HARD, 4, layer=11)
+                    self.line(
+                        [(left + 0.12 * width, middle), (left + 0.88 * width, middle)],
+                        HARD,
+                        4,
+                        layer=11,
+                    )
                 left += width
             y += row_height
         return y
@@ -212,7 +278,9 @@ class Card:
         self.figure.set_facecolor("none")
         self.figure.canvas.draw()
         self._check_texts()
-        return Image.frombytes("RGBA", (self.width, self.height), bytes(self.figure.canvas.buffer_rgba()))
+        return Image.frombytes(
+            "RGBA", (self.width, self.height), bytes(self.figure.canvas.buffer_rgba())
+        )
 
     def _check_texts(self):
         """Texts must lie on the card, and beside each other."""
@@ -222,7 +290,12 @@ class Card:
             with_background = made.get_bbox_patch() or made
             extents.append((made.get_text(), with_background.get_window_extent(renderer)))
         for i, (text, extent) in enumerate(extents):
-            if extent.x0 < 10 or extent.y0 < 10 or extent.x1 > self.width - 10 or extent.y1 > self.height - 10:
+            if (
+                extent.x0 < 10
+                or extent.y0 < 10
+                or extent.x1 > self.width - 10
+                or extent.y1 > self.height - 10
+            ):
                 raise ValueError(f"figure: {text!r} is cut off at the border of the card")
             for other, other_extent in extents[:i]:
                 width = min(extent.x1, other_extent.x1) - max(extent.x0, other_extent.x0)
@@ -257,15 +330,35 @@ class Place:
         x_max, y_max = self.at(*box_xy[2:])
         size_px = (x_max - x_min, y_max - y_min)
         if halo and not dashed:
-            self.card.rectangle(x_min, y_min, *size_px, edge="white", line=line + 4, alpha=0.75, layer=4)
+            self.card.rectangle(
+                x_min, y_min, *size_px, edge="white", line=line + 4, alpha=0.75, layer=4
+            )
         self.card.rectangle(x_min, y_min, *size_px, edge=colour, line=line, dashed=dashed, layer=5)
         if label:
-            self.card.text(x_min + 4, y_min - 10, label, SMALL, "white", "left", "bottom", bold=True, background=colour)
+            self.card.text(
+                x_min + 4,
+                y_min - 10,
+                label,
+                SMALL,
+                "white",
+                "left",
+                "bottom",
+                bold=True,
+                background=colour,
+            )
 
     def cell(self, row, column, n, fill, alpha=1.0, layer=2):
         """Fill the tile (row, column) of n x n."""
         side = self.width / n
-        self.card.rectangle(self.x + column * side, self.y + row * side, side, side, fill=fill, alpha=alpha, layer=layer)
+        self.card.rectangle(
+            self.x + column * side,
+            self.y + row * side,
+            side,
+            side,
+            fill=fill,
+            alpha=alpha,
+            layer=layer,
+        )
 
     def cell_centre(self, row, column, n):
         """The pixel of the card in the middle of the tile (row, column) of n x n."""
@@ -285,14 +378,28 @@ def save(image, path, colours=255):
         frames = [on_ground(frame, CARD) for frame in image]
         counts = frames[len(frames) // 2].getcolors(1 << 24)
         palette = Image.new("P", (1, 1))
-        palette.putpalette([value for _, colour in sorted(counts, reverse=True)[:32] for value in colour])
+        palette.putpalette(
+            [value for _, colour in sorted(counts, reverse=True)[:32] for value in colour]
+        )
         frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
-        frames[0].save(path, save_all=True, append_images=frames[1:], duration=220, loop=0, optimize=True, disposal=1)
+        frames[0].save(
+            path,
+            save_all=True,
+            append_images=frames[1:],
+            duration=220,
+            loop=0,
+            optimize=True,
+            disposal=1,
+        )
         return
     transparent = image.getchannel("A").point(lambda alpha: 255 * (alpha < 128))
-    reduced = on_ground(image, BORDER).quantize(colours, Image.Quantize.MEDIANCUT, kmeans=3, dither=Image.Dither.NONE)
+    reduced = on_ground(image, BORDER).quantize(
+        colours, Image.Quantize.MEDIANCUT, kmeans=3, dither=Image.Dither.NONE
+    )
     palette = reduced.getpalette()
-    reduced.putpalette(palette + [0] * (3 * 256 - len(palette)))  # a PNG can declare only a colour of its palette transparent
+    reduced.putpalette(
+        palette + [0] * (3 * 256 - len(palette))
+    )  # a PNG can declare only a colour of its palette transparent
     reduced.paste(colours, mask=transparent)
     reduced.save(path, optimize=True, transparency=colours)
 
@@ -311,9 +418,13 @@ def add_plot(card, x, y, width, height):
     :param x, y, width, height: of the area inside the axes, pixels of the card; the numbers stand to its left and below it
     :return: matplotlib Axes
     """
-    axes = card.figure.add_axes((x / card.width, 1 - (y + height) / card.height, width / card.width, height / card.height))
+    axes = card.figure.add_axes(
+        (x / card.width, 1 - (y + height) / card.height, width / card.width, height / card.height)
+    )
     axes.set(facecolor="white", zorder=5)
-    axes.tick_params(labelsize=in_points(0.86 * SMALL), labelcolor=INK, color=BORDER, width=2, length=8)
+    axes.tick_params(
+        labelsize=in_points(0.86 * SMALL), labelcolor=INK, color=BORDER, width=2, length=8
+    )
     axes.grid(color=FAINT, linewidth=1.5)
     axes.set_axisbelow(True)
     for spine in axes.spines.values():

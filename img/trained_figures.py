@@ -9,7 +9,20 @@ import torch
 from checkpoints import load_model
 from create_data_lists import draw_toy_image
 from detect import Parameters, find_objects
-from style import CLASS_COLOURS, HARD, INK, NORMAL, OBJECT, POSITIVE, PREDICTION, QUIET, SMALL, Card, add_plot, short
+from style import (
+    CLASS_COLOURS,
+    HARD,
+    INK,
+    NORMAL,
+    OBJECT,
+    POSITIVE,
+    PREDICTION,
+    QUIET,
+    SMALL,
+    Card,
+    add_plot,
+    short,
+)
 from utils import find_jaccard_overlap
 
 SEED, N_SCENES = 1000, 20  # of the scenes; the training has another seed
@@ -29,7 +42,9 @@ def detections_of(checkpoint):
     scenes = []
     for number in range(N_SCENES):
         image, objects = draw_toy_image(SEED, number, list(model.label_map)[1:])
-        found = find_objects(image, min(MIN_SCORES), settings.max_overlap, settings.top_k, model=model)
+        found = find_objects(
+            image, min(MIN_SCORES), settings.max_overlap, settings.top_k, model=model
+        )
         scenes.append((image, objects, found))
     return scenes
 
@@ -43,7 +58,9 @@ def judge(objects, detections, min_overlap=0.5):
     judgements, found = [], set()
     for name, _, box in detections:
         same = [number for number, obj in enumerate(objects) if obj["name"] == name]
-        boxes = torch.tensor([objects[number]["box"] for number in same], dtype=torch.float32).view(-1, 4)
+        boxes = torch.tensor([objects[number]["box"] for number in same], dtype=torch.float32).view(
+            -1, 4
+        )
         overlaps = find_jaccard_overlap(torch.tensor([box]), boxes)[0].tolist()
         overlap, best = max(zip(overlaps, same, strict=True), default=(0.0, None))
         if overlap > min_overlap and objects[best]["difficult"]:
@@ -53,7 +70,9 @@ def judge(objects, detections, min_overlap=0.5):
             found.add(best)
         else:
             judgements.append("wrong")
-    return judgements, [obj for number, obj in enumerate(objects) if number not in found and not obj["difficult"]]
+    return judgements, [
+        obj for number, obj in enumerate(objects) if number not in found and not obj["difficult"]
+    ]
 
 
 def above(detections, min_score):
@@ -87,7 +106,17 @@ def show_detections(card, scene, x, y, side, min_score, labels=True):
         text = f"{short(name)} {score:.2f}"
         at = free_place(place, fractions, 21 * len(text) + 20, taken) if labels else None
         if at:
-            card.text(at[0] + 8, at[1] + 6, text, SMALL, "white", "left", "top", bold=True, background=colour)
+            card.text(
+                at[0] + 8,
+                at[1] + 6,
+                text,
+                SMALL,
+                "white",
+                "left",
+                "top",
+                bold=True,
+                background=colour,
+            )
     for obj in missed:
         place.box(to_fractions(obj["box"], image), HARD, line=4, dashed=True)
     return judgements, missed
@@ -105,7 +134,10 @@ def free_place(place, box, width, taken, height=58):
     x = max(place.x, min(left, place.x + place.width - width))
     for y in (top - height, top, bottom - height, bottom):
         inside = place.y <= y and y + height <= place.y + place.height
-        apart = all(abs(y - other_y) >= height or x + width < other_x or other_x + other < x for other_x, other_y, other in taken)
+        apart = all(
+            abs(y - other_y) >= height or x + width < other_x or other_x + other < x
+            for other_x, other_y, other in taken
+        )
         if inside and apart:
             taken.append((x, y, width))
             return x, y
@@ -132,7 +164,11 @@ def count_mistakes(scene, min_score):
 def caption_of(scene, min_score):
     """What became of a scene, in a few words."""
     n_right, n_wrong, n_missed = count_mistakes(scene, min_score)
-    parts = [f"{n_right} right"] + [f"{n_wrong} wrong"] * (n_wrong > 0) + [f"{n_missed} missed"] * (n_missed > 0)
+    parts = (
+        [f"{n_right} right"]
+        + [f"{n_wrong} wrong"] * (n_wrong > 0)
+        + [f"{n_missed} missed"] * (n_missed > 0)
+    )
     return ", ".join(parts)
 
 
@@ -143,8 +179,12 @@ def detections(checkpoint):
     ranked = sorted(scenes, key=lambda scene: count_mistakes(scene, min_score)[0], reverse=True)
     ranked.sort(key=lambda scene: sum(count_mistakes(scene, min_score)[1:]))
     flawless = sum(not any(count_mistakes(scene, min_score)[1:]) for scene in scenes)
-    headline = f"the 4 best of {len(scenes)} unseen scenes, min_score {min_score}; {flawless} flawless"
-    return sheet(ranked[:4], min_score, [caption_of(scene, min_score) for scene in ranked[:4]], headline)
+    headline = (
+        f"the 4 best of {len(scenes)} unseen scenes, min_score {min_score}; {flawless} flawless"
+    )
+    return sheet(
+        ranked[:4], min_score, [caption_of(scene, min_score) for scene in ranked[:4]], headline
+    )
 
 
 def more_detections_2(checkpoint):
@@ -152,13 +192,17 @@ def more_detections_2(checkpoint):
     scenes, min_score = detections_of(checkpoint), MIN_SCORE
     ranked = sorted(scenes, key=lambda scene: -sum(count_mistakes(scene, min_score)[1:]))
     headline = f"the 4 worst of {len(scenes)}: dashed boxes are wrong, thin red ones missed"
-    return sheet(ranked[:4], min_score, [caption_of(scene, min_score) for scene in ranked[:4]], headline)
+    return sheet(
+        ranked[:4], min_score, [caption_of(scene, min_score) for scene in ranked[:4]], headline
+    )
 
 
 def more_detections_1(checkpoint):
     """One scene with three values of min_score, and the counts over all scenes."""
     scenes = detections_of(checkpoint)
-    scene = max(scenes, key=lambda scene: len({len(above(scene[2], min_score)) for min_score in MIN_SCORES}))
+    scene = max(
+        scenes, key=lambda scene: len({len(above(scene[2], min_score)) for min_score in MIN_SCORES})
+    )
     card = Card(1610)
     place = show_picture(card, scene[0], 46, 40, 544)
     for obj in scene[1]:
@@ -190,7 +234,9 @@ def training_curves(checkpoint):
         for name, colour in curves.items():
             values = [row.get(name) for row in history]
             axes.plot(epochs, values, "o-", color=colour, linewidth=5, markersize=11)
-        axes.set(xlim=(min(epochs) - 0.3, max(epochs) + 0.3), xticks=epochs[:: 1 + len(epochs) // 8])
+        axes.set(
+            xlim=(min(epochs) - 0.3, max(epochs) + 0.3), xticks=epochs[:: 1 + len(epochs) // 8]
+        )
         axes.set(ylim=(0, 1)) if "mAP" in curves else axes.set(ylim=(0, None))
         card.text(x + 225, 80, title, NORMAL, bold=True)
         card.text(x + 225, 656, "epoch", SMALL)

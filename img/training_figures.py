@@ -3,7 +3,14 @@
 import torch
 import torch.nn.functional as F
 
-from examples import MATCHING_OBJECTS, MATCHING_PRIORS, MATCHING_THRESHOLD, MINING_NEGATIVES, MINING_POSITIVES, MINING_RATIO
+from examples import (
+    MATCHING_OBJECTS,
+    MATCHING_PRIORS,
+    MATCHING_THRESHOLD,
+    MINING_NEGATIVES,
+    MINING_POSITIVES,
+    MINING_RATIO,
+)
 from model import match_priors
 from scene import draw_boxed_scene
 from style import (
@@ -44,7 +51,9 @@ def matching_example():
     matched, positive = match_priors(boxes.unsqueeze(0), is_object, priors, MATCHING_THRESHOLD)
     # With a threshold that nothing reaches, the priors that objects have for themselves are all that is positive
     owner, is_own = match_priors(boxes.unsqueeze(0), is_object, priors, 2.0)
-    own = [int((is_own[0] & (owner[0] == number)).nonzero().squeeze()) for number in range(len(boxes))]
+    own = [
+        int((is_own[0] & (owner[0] == number)).nonzero().squeeze()) for number in range(len(boxes))
+    ]
     return {
         "names": names, "boxes": boxes, "priors": priors, "overlap": find_jaccard_overlap(boxes, priors), "object": matched[0],
         "positive": positive[0], "own": torch.tensor(own),
@@ -55,7 +64,9 @@ def draw_example(card, example, x, y, width):
     """The scene of the matching example."""
     objects = zip(example["names"], example["boxes"].tolist(), strict=True)
     order = ("pottedplant", "cat", "car")  # the cat sits before the plant
-    return card.picture(draw_boxed_scene(sorted(objects, key=lambda pair: order.index(pair[0]))), x, y, width)
+    return card.picture(
+        draw_boxed_scene(sorted(objects, key=lambda pair: order.index(pair[0]))), x, y, width
+    )
 
 
 def draw_example_legend(card, solid, dashed):
@@ -86,7 +97,9 @@ def matching_table():
     for number in range(overlap.size(1)):
         best, positive = int(example["object"][number]), bool(example["positive"][number])
         name = short(example["names"][best]) if positive else "background"
-        rows.append([str(number + 1), *(f"{value:.2f}" for value in overlap[:, number].tolist()), name])
+        rows.append(
+            [str(number + 1), *(f"{value:.2f}" for value in overlap[:, number].tolist()), name]
+        )
         looks[number + 1, 0] = {"bold": True, "colour": PRIOR}
         looks[number + 1, 4] = {"bold": positive, "colour": POSITIVE if positive else QUIET}
         for column, value in enumerate(overlap[:, number].tolist()):
@@ -141,14 +154,23 @@ def smooth_l1():
     zeros = torch.zeros_like(difference)
     for x, title, is_gradient in ((90, "loss", False), (690, "gradient", True)):
         axes = add_plot(card, x, 130, 460, 440)
-        for loss, colour, line, dashed in ((F.l1_loss, QUIET, 4, True), (F.smooth_l1_loss, PREDICTION, 8, False)):
+        for loss, colour, line, dashed in (
+            (F.l1_loss, QUIET, 4, True),
+            (F.smooth_l1_loss, PREDICTION, 8, False),
+        ):
             values = loss(difference, zeros, reduction="none")
             if is_gradient:
                 values = torch.autograd.grad(values.sum(), difference)[0]
-            look = {"color": colour, "linewidth": in_points(line), "linestyle": "--" if dashed else "-"}
+            look = {
+                "color": colour,
+                "linewidth": in_points(line),
+                "linestyle": "--" if dashed else "-",
+            }
             axes.plot(difference.tolist(), values.tolist(), **look)
         axes.set(xlim=(-3, 3), xticks=[-2, -1, 0, 1, 2])
-        axes.set(ylim=(-1.3, 1.3), yticks=[-1, 0, 1]) if is_gradient else axes.set(ylim=(0, 3), yticks=[0, 1, 2, 3])
+        axes.set(ylim=(-1.3, 1.3), yticks=[-1, 0, 1]) if is_gradient else axes.set(
+            ylim=(0, 3), yticks=[0, 1, 2, 3]
+        )
         card.text(x + 230, 80, title, NORMAL, bold=True)
         card.text(x + 230, 650, "predicted − true offset", SMALL)
     card.legend_entry(250, 712, "smooth L1", PREDICTION, gap=20)
@@ -158,7 +180,9 @@ def smooth_l1():
 
 def hard_negatives():
     """The negative priors of an image, hardest first: as many count as the ratio times the positive ones."""
-    ranked = sorted(MINING_NEGATIVES)  # the lower the probability of the background, the higher the loss
+    ranked = sorted(
+        MINING_NEGATIVES
+    )  # the lower the probability of the background, the higher the loss
     n_hard = MINING_RATIO * len(MINING_POSITIVES)
     entries = [(p, POSITIVE) for p in MINING_POSITIVES]
     entries += [(p, HARD if rank < n_hard else FAINT) for rank, p in enumerate(ranked)]
@@ -171,16 +195,42 @@ def hard_negatives():
         y += 36 * (number in (len(MINING_POSITIVES), len(MINING_POSITIVES) + n_hard))
         card.text(265, y, f"{p:g}", NORMAL, INK, "right")
         width = 430 * loss / max(losses)
-        card.rectangle(300, y - 21, max(width, 3), 42, colour, QUIET if colour == FAINT else "none", 2)
+        card.rectangle(
+            300, y - 21, max(width, 3), 42, colour, QUIET if colour == FAINT else "none", 2
+        )
         card.text(316 + width, y, f"{loss:.2f}", SMALL, QUIET, "left")
         y += 58
     middle = 130 + 29
-    card.text(1150, middle, f"{len(MINING_POSITIVES)} positive priors", NORMAL, POSITIVE, "right", bold=True)
+    card.text(
+        1150,
+        middle,
+        f"{len(MINING_POSITIVES)} positive priors",
+        NORMAL,
+        POSITIVE,
+        "right",
+        bold=True,
+    )
     middle = 130 + 36 + 58 * (len(MINING_POSITIVES) + n_hard / 2)
-    card.text(1150, middle - 30, f"{MINING_RATIO} × {len(MINING_POSITIVES)} = {n_hard}", NORMAL, HARD, "right", bold=True)
+    card.text(
+        1150,
+        middle - 30,
+        f"{MINING_RATIO} × {len(MINING_POSITIVES)} = {n_hard}",
+        NORMAL,
+        HARD,
+        "right",
+        bold=True,
+    )
     card.text(1150, middle + 26, "hard negatives", NORMAL, HARD, "right", bold=True)
     middle = 130 + 72 + 58 * (len(MINING_POSITIVES) + n_hard + (len(ranked) - n_hard) / 2)
-    card.text(1150, middle - 30, f"{len(ranked) - n_hard} easy negatives", NORMAL, QUIET, "right", bold=True)
+    card.text(
+        1150,
+        middle - 30,
+        f"{len(ranked) - n_hard} easy negatives",
+        NORMAL,
+        QUIET,
+        "right",
+        bold=True,
+    )
     card.text(1150, middle + 26, "do not count", NORMAL, QUIET, "right", bold=True)
     return card.image()
 

@@ -39,7 +39,13 @@ from checkpoints import model_state, save_checkpoint
 from conftest import SHARED
 from create_data_lists import create_toy_data
 from datasets import PascalVOCDataset, ShuffledBatches, create_loader, keep_freed_memory
-from loops import decode_and_resize, loop_detect_objects, loop_loss, loop_mean_average_precision, torchvision_item
+from loops import (
+    decode_and_resize,
+    loop_detect_objects,
+    loop_loss,
+    loop_mean_average_precision,
+    torchvision_item,
+)
 from model import SSD300, MultiBoxLoss, autocast, choose_device, choose_precision
 from real_results import voc2007_result
 from train import Parameters as TrainParameters
@@ -124,7 +130,9 @@ def spread(*lists):
     """The range of each list of times as a part of its median, as text; nothing for single times."""
     if min(map(len, lists)) < 2:
         return ""
-    return ", ".join(f"{(max(times) - min(times)) / statistics.median(times):.0%}" for times in lists)
+    return ", ".join(
+        f"{(max(times) - min(times)) / statistics.median(times):.0%}" for times in lists
+    )
 
 
 def milliseconds(seconds):
@@ -142,13 +150,27 @@ def compare(what, times, aim="", each=1):
 
 def part_of(seconds, name, whole, aim):
     """The row that says what part of a longer time the one of the row above is."""
-    return Row(f"the same as a part of the {name}", milliseconds(seconds), milliseconds(whole), f"{seconds / whole:.1%}", "", aim)
+    return Row(
+        f"the same as a part of the {name}",
+        milliseconds(seconds),
+        milliseconds(whole),
+        f"{seconds / whole:.1%}",
+        "",
+        aim,
+    )
 
 
 def rate_row(rate, limit, aim):
     """The row that says what part of the rate of matrix products the one of the row above is."""
     shown = [f"{value / 1e9:,.0f} GFLOP/s" for value in (rate, limit)]
-    return Row("the same as a rate", shown[0], f"matrix product: {shown[1]}", f"{rate / limit:.0%}", "", aim)
+    return Row(
+        "the same as a rate",
+        shown[0],
+        f"matrix product: {shown[1]}",
+        f"{rate / limit:.0%}",
+        "",
+        aim,
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ things to work on
@@ -182,8 +204,13 @@ def random_objects(counts, generator, device):
     """Boxes and labels of images with these numbers of objects: lists of tensors."""
     boxes, labels = [], []
     for count in counts:
-        centre, size = torch.rand(count, 2, generator=generator), 0.05 + 0.4 * torch.rand(count, 2, generator=generator)
-        boxes.append(torch.cat([centre - size / 2, centre + size / 2], dim=1).clamp(0, 1).to(device))
+        centre, size = (
+            torch.rand(count, 2, generator=generator),
+            0.05 + 0.4 * torch.rand(count, 2, generator=generator),
+        )
+        boxes.append(
+            torch.cat([centre - size / 2, centre + size / 2], dim=1).clamp(0, 1).to(device)
+        )
         labels.append(torch.randint(1, N_CLASSES, (count,), generator=generator).to(device))
     return boxes, labels
 
@@ -203,14 +230,18 @@ def realistic_predictions(n_images, priors_cxcy, background, device):
     for i in range(n_images):
         n_objects = int(torch.randint(1, 7, (1,), generator=generator))
         (boxes,), (labels,) = random_objects([n_objects], generator, "cpu")
-        overlap, nearest = find_jaccard_overlap(boxes, cxcy_to_xy(priors_cxcy)).max(dim=0)  # (8732) both
+        overlap, nearest = find_jaccard_overlap(boxes, cxcy_to_xy(priors_cxcy)).max(
+            dim=0
+        )  # (8732) both
         looks_like = 6 * torch.rand(n_objects, N_CLASSES, generator=generator)
         looks_like[:, 0] = 0
         looks_like[torch.arange(n_objects), labels] = 14
         scores[i] += looks_like[nearest] * overlap.unsqueeze(1)
         near = overlap > 0.2
         locs[i, near] += cxcy_to_gcxgcy(xy_to_cxcy(boxes[nearest[near]]), priors_cxcy[near])
-    n_candidates = (scores.softmax(dim=2)[:, :, 1:] > EVALUATION["min_score"]).sum().item() / n_images
+    n_candidates = (
+        scores.softmax(dim=2)[:, :, 1:] > EVALUATION["min_score"]
+    ).sum().item() / n_images
     return locs.to(device), scores.to(device), n_candidates
 
 
@@ -238,9 +269,14 @@ def photographs(bench):
         pixels = np.array(Image.open(path).convert("RGB").crop((0, 0, 500, 375))).astype(float)
         new_paths.append(str(cut / Path(path).with_suffix(".jpg").name))
         grain = rng.normal(0, 14, pixels.shape)
-        Image.fromarray((pixels + grain).clip(0, 255).astype(np.uint8)).save(new_paths[-1], quality=90)
+        Image.fromarray((pixels + grain).clip(0, 255).astype(np.uint8)).save(
+            new_paths[-1], quality=90
+        )
         inside = [i for i, box in enumerate(entry["boxes"]) if box[0] < 480 and box[1] < 355]
-        boxes = [[*entry["boxes"][i][:2], min(entry["boxes"][i][2], 500), min(entry["boxes"][i][3], 375)] for i in inside]
+        boxes = [
+            [*entry["boxes"][i][:2], min(entry["boxes"][i][2], 500), min(entry["boxes"][i][3], 375)]
+            for i in inside
+        ]
         others = {name: [entry[name][i] for i in inside] for name in ("labels", "difficulties")}
         new_objects.append({"boxes": boxes, **others})
     for folder, images, entries in ((whole, paths, objects), (cut, new_paths, new_objects)):
@@ -255,7 +291,11 @@ def photographs(bench):
 
 def precisions(bench):
     """The names of float32, and of what the device trains in if that is something else."""
-    return list(dict.fromkeys(["float32", str(choose_precision(bench.device, "auto")).removeprefix("torch.")]))
+    return list(
+        dict.fromkeys(
+            ["float32", str(choose_precision(bench.device, "auto")).removeprefix("torch.")]
+        )
+    )
 
 
 @contextlib.contextmanager
@@ -280,7 +320,9 @@ def measure_forward(bench):
     n_images = (4 if bench.quick else 32) if bench.device.type == "cpu" else 64
     images = torch.randn(n_images, 3, 300, 300).to(bench.device, memory_format=torch.channels_last)
     ours = create_model().eval().to(bench.device)
-    theirs = torchvision.models.detection.ssd300_vgg16(weights=None, weights_backbone=None, num_classes=N_CLASSES)
+    theirs = torchvision.models.detection.ssd300_vgg16(
+        weights=None, weights_backbone=None, num_classes=N_CLASSES
+    )
     theirs = theirs.eval().to(bench.device, memory_format=torch.channels_last)
     rows = []
     for name in precisions(bench):
@@ -292,7 +334,10 @@ def measure_forward(bench):
             times = time_in_turn(functions, 2 if bench.quick else 7, bench.device)
         what = f"forward pass, {name}, {n_images} images, each"
         rows.append(compare(what, times, "no slower", each=n_images))
-        rate, limit = n_images * OPERATIONS / statistics.median(times["ours"]), matrix_rate(name, bench)
+        rate, limit = (
+            n_images * OPERATIONS / statistics.median(times["ours"]),
+            matrix_rate(name, bench),
+        )
         rows.append(rate_row(rate, limit, "at least 90%" if name == "float32" else "at least 80%"))
     return rows
 
@@ -315,7 +360,10 @@ def our_step(bench, n_images, **settings):
 def plain_step(bench, n_images):
     """The same as PyTorch does it unless told otherwise: in float32, with the channels first in memory."""
     model = create_model().to(bench.device, memory_format=torch.contiguous_format)
-    criterion, optimizer = MultiBoxLoss(model.priors_cxcy), torch.optim.SGD(model.parameters(), lr=1e-6)
+    criterion, optimizer = (
+        MultiBoxLoss(model.priors_cxcy),
+        torch.optim.SGD(model.parameters(), lr=1e-6),
+    )
     images, boxes, labels = step_data(n_images)
 
     def step():
@@ -331,12 +379,25 @@ def measure_step(bench):
     n_images = 32 if bench.device.type == "cuda" else 4 if bench.quick else 16
     functions = {"ours": our_step(bench, n_images), "plain float32": plain_step(bench, n_images)}
     times = time_in_turn(functions, 2 if bench.quick else 5, bench.device)
-    rows = [compare(f"training step, {n_images} images, each", times, "2.3 x faster", each=n_images)]
-    rate = 3 * n_images * OPERATIONS / statistics.median(times["ours"])  # forward, and backward twice as much
+    rows = [
+        compare(f"training step, {n_images} images, each", times, "2.3 x faster", each=n_images)
+    ]
+    rate = (
+        3 * n_images * OPERATIONS / statistics.median(times["ours"])
+    )  # forward, and backward twice as much
     rows.append(rate_row(rate, matrix_rate(precisions(bench)[-1], bench), "at least 40% on a GPU"))
     if bench.device.type == "cuda":
-        compiled = {"compiled": our_step(bench, n_images, compile=True), "not compiled": functions["ours"]}
-        rows.append(compare("training step, compiled, each", time_in_turn(compiled, 5, bench.device), each=n_images))
+        compiled = {
+            "compiled": our_step(bench, n_images, compile=True),
+            "not compiled": functions["ours"],
+        }
+        rows.append(
+            compare(
+                "training step, compiled, each",
+                time_in_turn(compiled, 5, bench.device),
+                each=n_images,
+            )
+        )
     return rows
 
 
@@ -348,12 +409,26 @@ def measure_loss(bench):
     generator = torch.Generator().manual_seed(0)
     spans = {"VOC's numbers of": (1, 2, 3, 1, 2, 6, 1, 3), "0 to 56": range(57), "56": (56,)}
     n_step, loss_aim = (32, "under 5%") if bench.device.type == "cuda" else (4, "under 3%")
-    step = statistics.median(time_in_turn({"": our_step(bench, n_step)}, 2, bench.device)[""]) * 32 / n_step
+    step = (
+        statistics.median(time_in_turn({"": our_step(bench, n_step)}, 2, bench.device)[""])
+        * 32
+        / n_step
+    )
     for n_images in (4, 32):
-        locs = torch.randn(n_images, len(priors_cxcy), 4, generator=generator).to(bench.device).requires_grad_()
-        scores = torch.randn(n_images, len(priors_cxcy), N_CLASSES, generator=generator).to(bench.device).requires_grad_()
+        locs = (
+            torch.randn(n_images, len(priors_cxcy), 4, generator=generator)
+            .to(bench.device)
+            .requires_grad_()
+        )
+        scores = (
+            torch.randn(n_images, len(priors_cxcy), N_CLASSES, generator=generator)
+            .to(bench.device)
+            .requires_grad_()
+        )
         for name, span in spans.items():
-            counts = [span[int(i)] for i in torch.randint(len(span), (n_images,), generator=generator)]
+            counts = [
+                span[int(i)] for i in torch.randint(len(span), (n_images,), generator=generator)
+            ]
             boxes, labels = random_objects(counts, generator, bench.device)
 
             def run(function, arguments):
@@ -365,9 +440,15 @@ def measure_loss(bench):
                 "loops": lambda arguments=ours: run(loop_loss, [*arguments, priors_cxcy]),
             }
             times = time_in_turn(functions, 5 if bench.quick else 15, bench.device)
-            rows.append(compare(f"loss and its gradient, {n_images} images, {name} objects", times, "no slower"))
+            rows.append(
+                compare(
+                    f"loss and its gradient, {n_images} images, {name} objects", times, "no slower"
+                )
+            )
             if n_images == 32:
-                rows.append(part_of(statistics.median(times["ours"]), "training step", step, loss_aim))
+                rows.append(
+                    part_of(statistics.median(times["ours"]), "training step", step, loss_aim)
+                )
     return rows
 
 
@@ -379,7 +460,10 @@ def measure_item(bench):
         sizes = [os.path.getsize(path) for path in dataset.images]
         n = len(dataset)
         epochs = iter(range(1000))
-        tensors = [(torch.tensor(entry["boxes"]).view(-1, 4), torch.tensor(entry["labels"])) for entry in dataset.objects]
+        tensors = [
+            (torch.tensor(entry["boxes"]).view(-1, 4), torch.tensor(entry["labels"]))
+            for entry in dataset.objects
+        ]
 
         def ours(dataset=dataset, n=n, epochs=epochs):
             dataset.set_epoch(next(epochs))
@@ -399,9 +483,22 @@ def measure_item(bench):
             times = time_in_turn(functions, 3 if bench.quick else 9, bench.device)
         base_times, theirs_times = times.pop("decode and resize"), times.pop("torchvision")
         what = f"training item, {name}, {sum(sizes) / n / 1000:.0f} kB"
-        rows.append(compare(what, {**times, "decode and resize": base_times}, "at most 2.0 x its time", each=n))
-        rows.append(compare("the same", {**times, "torchvision v2": theirs_times}, "3 x faster", each=n))
-        rows.append(Row("the same as a rate", f"{n / statistics.median(times['ours']):,.0f} images/s a worker", "", ""))
+        rows.append(
+            compare(
+                what, {**times, "decode and resize": base_times}, "at most 2.0 x its time", each=n
+            )
+        )
+        rows.append(
+            compare("the same", {**times, "torchvision v2": theirs_times}, "3 x faster", each=n)
+        )
+        rows.append(
+            Row(
+                "the same as a rate",
+                f"{n / statistics.median(times['ours']):,.0f} images/s a worker",
+                "",
+                "",
+            )
+        )
     return rows
 
 
@@ -418,13 +515,19 @@ def measure_detect(bench):
     with torch.inference_mode():
         images = torch.randn(4, 3, 300, 300).to(bench.device, memory_format=torch.channels_last)
         with autocast(bench.device, "auto"):
-            forward = statistics.median(time_in_turn({"": lambda: model(images)}, 3, bench.device)[""]) / len(images)
+            forward = statistics.median(
+                time_in_turn({"": lambda: model(images)}, 3, bench.device)[""]
+            ) / len(images)
         for background in (9.5, 7.0, 5.5):
-            locs, scores, n_candidates = realistic_predictions(n_images, model.priors_cxcy, background, bench.device)
+            locs, scores, n_candidates = realistic_predictions(
+                n_images, model.priors_cxcy, background, bench.device
+            )
             cpu = locs.cpu(), scores.cpu(), model.priors_cxcy.cpu()
             head_outputs = {"bbox_regression": locs, "cls_logits": scores}
             functions = {
-                "ours": lambda locs=locs, scores=scores: model.detect_objects(locs, scores, **EVALUATION),
+                "ours": lambda locs=locs, scores=scores: model.detect_objects(
+                    locs, scores, **EVALUATION
+                ),
                 "loops": lambda cpu=cpu: loop_detect_objects(*cpu, **EVALUATION),
                 "torchvision": lambda outputs=head_outputs: theirs.postprocess_detections(
                     outputs, [priors_xy] * n_images, [(300, 300)] * n_images
@@ -434,15 +537,28 @@ def measure_detect(bench):
             what = f"detect_objects, {n_images} images, {n_candidates:,.0f} candidates each; each"
             torchvisions = times.pop("torchvision")
             rows.append(compare(what, times, "20 x faster", each=n_images))
-            rows.append(compare("the same", {"ours": times["ours"], "torchvision": torchvisions}, each=n_images))
-            rows.append(part_of(statistics.median(times["ours"]) / n_images, "forward pass", forward, "under 10%"))
+            rows.append(
+                compare(
+                    "the same", {"ours": times["ours"], "torchvision": torchvisions}, each=n_images
+                )
+            )
+            rows.append(
+                part_of(
+                    statistics.median(times["ours"]) / n_images,
+                    "forward pass",
+                    forward,
+                    "under 10%",
+                )
+            )
     return rows
 
 
 def random_result(n_images, n_detections):
     """Random detections, near the objects and elsewhere, on images with VOC's number of objects: arguments of calculate_mAP."""
     generator = torch.Generator().manual_seed(0)
-    true_boxes, true_labels = random_objects([1, 2, 3, 1, 2, 6, 1, 3] * (n_images // 8), generator, "cpu")
+    true_boxes, true_labels = random_objects(
+        [1, 2, 3, 1, 2, 6, 1, 3] * (n_images // 8), generator, "cpu"
+    )
     difficulties = [torch.rand(len(labels), generator=generator) < 0.2 for labels in true_labels]
     detections = with_more(([torch.zeros(0, 4)] * n_images, [torch.zeros(0).long()] * n_images, [torch.zeros(0)] * n_images),
                            true_boxes, true_labels, n_detections)  # fmt: skip
@@ -456,7 +572,11 @@ def with_more(detections, true_boxes, true_labels, n_detections):
     for *found, objects, classes in zip(*detections, true_boxes, true_labels, strict=True):
         n = max(0, n_detections - len(found[0]))
         chosen = torch.randint(len(objects), (n,), generator=generator)
-        jitter = 0.3 * torch.randn(n, 4, generator=generator) * (objects[chosen][:, 2:] - objects[chosen][:, :2]).repeat(1, 2)
+        jitter = (
+            0.3
+            * torch.randn(n, 4, generator=generator)
+            * (objects[chosen][:, 2:] - objects[chosen][:, :2]).repeat(1, 2)
+        )
         other = torch.randint(1, N_CLASSES, (n,), generator=generator)
         label = torch.where(torch.rand(n, generator=generator) < 0.5, classes[chosen], other)
         boxes.append(torch.cat([found[0], objects[chosen] + jitter]))
@@ -473,21 +593,28 @@ def measure_map(bench):
             wanted = ("VOCdevkit/VOC2007/ImageSets/Main/test.txt", "VOCdevkit/VOC2007/Annotations/")
             members = [member for member in archive if member.name.startswith(wanted)]
             archive.extractall(bench.folder, members, filter="data")
-        result = voc2007_result(archives / "yolov3_voc07_test_results.tar.xz", bench.folder / "VOCdevkit" / "VOC2007")
+        result = voc2007_result(
+            archives / "yolov3_voc07_test_results.tar.xz", bench.folder / "VOCdevkit" / "VOC2007"
+        )
         source = "a published detector's"
     else:
         result, source = random_result(4952, 18), "random"
     many = with_more(result[:3], result[3], result[4], 200)
     rows = []
     part = slice(None, None, 10 if bench.quick else 1)  # of the images, for the larger result
-    for name, arguments in ((source, result), ("the same and more", tuple(x[part] for x in (*many, *result[3:])))):
+    for name, arguments in (
+        (source, result),
+        ("the same and more", tuple(x[part] for x in (*many, *result[3:]))),
+    ):
         functions = {
             "ours": lambda arguments=arguments: calculate_mAP(*arguments),
             "loops": lambda arguments=arguments: loop_mean_average_precision(*arguments, label_map),
         }
         times = time_in_turn(functions, 1, torch.device("cpu"), warm_up=False)
         n_detections = sum(map(len, arguments[0]))
-        rows.append(compare(f"calculate_mAP, {n_detections:,} detections ({name})", times, "30 x faster"))
+        rows.append(
+            compare(f"calculate_mAP, {n_detections:,} detections ({name})", times, "30 x faster")
+        )
     return rows
 
 
@@ -498,7 +625,9 @@ def measure_eval(bench):
     classes = json.loads((folder / "label_map.json").read_text())
     save_checkpoint(folder / "random.pth.tar", model_state(create_model(), classes))
     workers = 1 if bench.device.type == "cpu" else 8
-    parameters = evaluation.Parameters(str(folder), str(folder / "random.pth.tar"), workers=workers, device=str(bench.device))
+    parameters = evaluation.Parameters(
+        str(folder), str(folder / "random.pth.tar"), workers=workers, device=str(bench.device)
+    )
     parameters.batch_size = 8 if bench.device.type == "cpu" else 32
     forward, seconds = SSD300.forward, []
 
@@ -516,7 +645,16 @@ def measure_eval(bench):
     whole = time.perf_counter() - start
     n_images = len(json.loads((folder / "TEST_images.json").read_text()))
     name = f"eval.py, {n_images} images, from reading the lists to mAP: the forward pass"
-    return [Row(name, milliseconds(sum(seconds)), milliseconds(whole), f"{sum(seconds) / whole:.0%}", "", "at least 90%")]
+    return [
+        Row(
+            name,
+            milliseconds(sum(seconds)),
+            milliseconds(whole),
+            f"{sum(seconds) / whole:.0%}",
+            "",
+            "at least 90%",
+        )
+    ]
 
 
 def measure_train(bench):
@@ -528,7 +666,9 @@ def measure_train(bench):
     dataset = PascalVOCDataset(folder, "TRAIN", keep_difficult=True)
     parameters = TrainParameters(batch_size=batch_size)
     training = create_training(create_model().to(bench.device), parameters, {})
-    loader = create_loader(dataset, ShuffledBatches(len(dataset), batch_size, 0), workers, bench.device)
+    loader = create_loader(
+        dataset, ShuffledBatches(len(dataset), batch_size, 0), workers, bench.device
+    )
     batches = iter(loader)
     take_step(*next(batches)[:3], training, 0, 0)  # the first one sets everything up
     synchronize(bench.device)
@@ -547,10 +687,20 @@ def measure_train(bench):
 
     n_items = min(len(dataset), 64)
     with one_thread():
-        times = time_in_turn({"items": lambda: [dataset[i] for i in range(n_items)]}, 3, bench.device)
+        times = time_in_turn(
+            {"items": lambda: [dataset[i] for i in range(n_items)]}, 3, bench.device
+        )
     worker_rate = n_items / statistics.median(times["items"])
     needed = math.ceil(batch_size * n_steps / (whole - waiting) / worker_rate)
-    return [*rows, Row("workers that such steps need", f"{needed}", f"a worker: {worker_rate:,.0f} images/s", "")]
+    return [
+        *rows,
+        Row(
+            "workers that such steps need",
+            f"{needed}",
+            f"a worker: {worker_rate:,.0f} images/s",
+            "",
+        ),
+    ]
 
 
 def measure_start(bench):
@@ -558,7 +708,9 @@ def measure_start(bench):
     root = Path(__file__).resolve().parents[1]
 
     def run(*arguments):
-        subprocess.run([sys.executable, *arguments], check=True, cwd=root, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, *arguments], check=True, cwd=root, stdout=subprocess.DEVNULL
+        )
 
     functions = {
         "ours": lambda: run("detect.py", "--help"),
@@ -579,7 +731,14 @@ def measure_memory(bench):
             before, peak = map(int, output.split())
             parts = f", {images_at_once} at once" if images_at_once else ""
             name = f"peak memory of a training step, {batch_size} images{parts}, {precision}"
-            rows.append(Row(name, f"{peak / 2**30:.1f} GiB", f"the program alone: {before / 2**30:.1f} GiB", ""))
+            rows.append(
+                Row(
+                    name,
+                    f"{peak / 2**30:.1f} GiB",
+                    f"the program alone: {before / 2**30:.1f} GiB",
+                    "",
+                )
+            )
     return rows
 
 
@@ -602,7 +761,9 @@ def peak_memory(device):
         return int(status.read_text().partition("VmHWM:")[2].split()[0]) * 1024
     import resource  # which Windows does not have
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 MEASUREMENTS = {
@@ -626,7 +787,11 @@ def describe_machine(device):
     """What the figures were measured on, in a line."""
     processor = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ]
         processor = names[0].partition(":")[2].strip() if names else processor
     where = f"{processor}, {torch.get_num_threads()} threads"
     if device.type == "cuda":
@@ -644,7 +809,9 @@ def main(parameters):
     """
     unknown = set(parameters.only) - set(MEASUREMENTS)
     if unknown:
-        raise ValueError(f"--only: no measurement is called {', '.join(sorted(unknown))}: there are {', '.join(MEASUREMENTS)}")
+        raise ValueError(
+            f"--only: no measurement is called {', '.join(sorted(unknown))}: there are {', '.join(MEASUREMENTS)}"
+        )
     device = choose_device(parameters.device)
     torch.set_num_threads(parameters.threads or os.cpu_count())
     keep_freed_memory()  # as in every program that has a data set

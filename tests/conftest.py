@@ -111,7 +111,11 @@ def network_input(pixels):
 def tutorial_priors():
     """Our priors with 0.333 in place of 1/3, as the published tutorial's code made its answers in `golden.json`."""
     table = {
-        name: feature_map._replace(aspect_ratios=tuple(0.333 if ratio == 1 / 3 else ratio for ratio in feature_map.aspect_ratios))
+        name: feature_map._replace(
+            aspect_ratios=tuple(
+                0.333 if ratio == 1 / 3 else ratio for ratio in feature_map.aspect_ratios
+            )
+        )
         for name, feature_map in FEATURE_MAPS.items()
     }
     return SSD300.create_prior_boxes(table)

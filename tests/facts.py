@@ -43,8 +43,27 @@ TRAINING_IMAGES = 16_551  # of VOC 07+12, counted in test_data_lists.py
 IMAGENET = torchvision.models.VGG16_Weights.IMAGENET1K_V1
 COCO = torchvision.models.detection.SSD300_VGG16_Weights.COCO_V1
 WORDS = (
-    "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
-    "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+    "no",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
 )
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
 PARTS = {0.5: "half", 0.25: "a quarter", 0.2: "a fifth", 0.1: "a tenth"}
@@ -86,7 +105,10 @@ def vgg16():
 @cache
 def shapes():
     """The shapes of the outputs of SSD300's layers: {"conv1_1": (64, 300, 300), ...}."""
-    return {name.split(".")[-1]: shape for name, shape in output_shapes(network(), 3, IMAGE_SIZE, IMAGE_SIZE).items()}
+    return {
+        name.split(".")[-1]: shape
+        for name, shape in output_shapes(network(), 3, IMAGE_SIZE, IMAGE_SIZE).items()
+    }
 
 
 def side(name):
@@ -174,7 +196,9 @@ def priors_of(name):
     start = 0
     for other in FEATURE_MAPS:
         if other == name:
-            return priors()[start : start + n_priors(name)].view(side(name), side(name), per_tile(name), 4)
+            return priors()[start : start + n_priors(name)].view(
+                side(name), side(name), per_tile(name), 4
+            )
         start += n_priors(other)
     raise ValueError(f"priors_of: no map is called {name}")
 
@@ -182,7 +206,10 @@ def priors_of(name):
 def prior_names(name):
     """What the priors of a tile are called, in their order; found from their sizes."""
     sizes = priors_of(name)[0, 0, :, 2:]
-    names = [RATIO_NAMES[min(RATIO_NAMES, key=lambda ratio, w=w, h=h: abs(ratio - w / h))] for w, h in sizes.tolist()]
+    names = [
+        RATIO_NAMES[min(RATIO_NAMES, key=lambda ratio, w=w, h=h: abs(ratio - w / h))]
+        for w, h in sizes.tolist()
+    ]
     return [names[0], "extra", *names[2:]]
 
 
@@ -212,7 +239,11 @@ def n_sticking_out():
 def capped():
     """How many priors would be wider or higher than the picture, and the maps that they are of."""
     counts = {
-        name: sum(feature_map.scale * max(ratio, 1 / ratio) ** 0.5 > 1 for ratio in feature_map.aspect_ratios) * side(name) ** 2
+        name: sum(
+            feature_map.scale * max(ratio, 1 / ratio) ** 0.5 > 1
+            for ratio in feature_map.aspect_ratios
+        )
+        * side(name) ** 2
         for name, feature_map in FEATURE_MAPS.items()
     }
     return sum(counts.values()), [name for name, count in counts.items() if count]
@@ -222,7 +253,9 @@ def capped():
 def matched_maps():
     """The maps that have a prior for each object of the scene: {class: [names]}."""
     _, boxes, names = draw_scene()
-    owner, positive = model.match_priors(boxes[None], torch.ones(1, len(boxes), dtype=torch.bool), cxcy_to_xy(priors()), 0.5)
+    owner, positive = model.match_priors(
+        boxes[None], torch.ones(1, len(boxes), dtype=torch.bool), cxcy_to_xy(priors()), 0.5
+    )
     maps = [name for name in FEATURE_MAPS for _ in range(n_priors(name))]
     found = {name: [] for name in names}
     for prior in positive[0].nonzero().flatten().tolist():
@@ -273,7 +306,9 @@ def squares():
     shared_side = float(torch.minimum(first[2], second[2]) - torch.maximum(first[0], second[0]))
     jaccard = float(find_jaccard_overlap(first[None], second[None]))
     covered = 2 * width**2 - shared_side**2
-    return Overlap(width, float(second[0] - first[0]), shared_side, shared_side**2, width**2, covered, jaccard)
+    return Overlap(
+        width, float(second[0] - first[0]), shared_side, shared_side**2, width**2, covered, jaccard
+    )
 
 
 class Offsets(NamedTuple):
@@ -294,14 +329,20 @@ def offsets():
     start = sum(n_priors(other) for other in list(FEATURE_MAPS)[: list(FEATURE_MAPS).index(name)])
     tile, kind = divmod(int(number) - start, per_tile(name))
     encoded = cxcy_to_gcxgcy(box, priors()[number : number + 1])[0].tolist()
-    return Offsets(float(overlap), *divmod(tile, side(name)), int(number), prior_names(name)[kind], encoded)
+    return Offsets(
+        float(overlap), *divmod(tile, side(name)), int(number), prior_names(name)[kind], encoded
+    )
 
 
 def directions():
     """What the signs of the four offsets mean, each followed by the sign's name."""
     words = (("right", "left"), ("down", "up"), ("wider", "narrower"), ("higher", "less high"))
     signs = ("positive", "negative")
-    return [text[offset < 0] for pair, offset in zip(words, offsets().offsets, strict=True) for text in (pair, signs)]
+    return [
+        text[offset < 0]
+        for pair, offset in zip(words, offsets().offsets, strict=True)
+        for text in (pair, signs)
+    ]
 
 
 @cache
@@ -315,10 +356,16 @@ def offset_factors():
 @cache
 def fully_connected():
     """The outputs of the fully connected layer, without and with the biases, and the shape of the same as a convolution."""
-    image, weights, biases = (torch.tensor(values, dtype=torch.float32) for values in (FC_IMAGE, FC_WEIGHTS, FC_BIASES))
+    image, weights, biases = (
+        torch.tensor(values, dtype=torch.float32) for values in (FC_IMAGE, FC_WEIGHTS, FC_BIASES)
+    )
     kernels = weights.view(len(weights), *image.shape)
     sums, out = F.linear(image.flatten(), weights), F.conv2d(image[None], kernels, biases)[0]
-    return [round(value) for value in sums.tolist()], [round(value) for value in out.flatten().tolist()], tuple(out.shape)
+    return (
+        [round(value) for value in sums.tolist()],
+        [round(value) for value in out.flatten().tolist()],
+        tuple(out.shape),
+    )
 
 
 # --------------------------------------------------------------------------------------------------- loss and what follows
@@ -333,7 +380,9 @@ def matching():
 def owners():
     """The priors of each object, counted from 1, and the negative ones: {"cat": [1, 3], ..., None: [...]}."""
     found = {name: [] for name in [*matching()["names"], None]}
-    for number, (owner, positive) in enumerate(zip(matching()["object"], matching()["positive"], strict=True), start=1):
+    for number, (owner, positive) in enumerate(
+        zip(matching()["object"], matching()["positive"], strict=True), start=1
+    ):
         found[matching()["names"][owner] if positive else None].append(number)
     return found
 
@@ -350,7 +399,9 @@ def own_prior(name):
 
 def best_prior(name):
     """The prior that overlaps an object most, counted from 1, and their overlap."""
-    return with_overlap(name, int(matching()["overlap"][matching()["names"].index(name)].argmax()) + 1)
+    return with_overlap(
+        name, int(matching()["overlap"][matching()["names"].index(name)].argmax()) + 1
+    )
 
 
 def other_prior(name):
@@ -361,7 +412,9 @@ def other_prior(name):
 
 def contested_prior():
     """The prior that both the cat and the plant overlap most, by more than half."""
-    (prior,) = {number for number, overlap in map(best_prior, ("cat", "pottedplant")) if overlap > 0.5}
+    (prior,) = {
+        number for number, overlap in map(best_prior, ("cat", "pottedplant")) if overlap > 0.5
+    }
     return (prior,)
 
 
@@ -382,7 +435,9 @@ class Mining(NamedTuple):
 def mining():
     """The example of hard negatives."""
     hard = sorted(MINING_NEGATIVES)[: MINING_RATIO * len(MINING_POSITIVES)]
-    losses = [[-math.log(probability) for probability in values] for values in (hard, MINING_POSITIVES)]
+    losses = [
+        [-math.log(probability) for probability in values] for values in (hard, MINING_POSITIVES)
+    ]
     return Mining(hard, *losses, sum(losses[0]) + sum(losses[1]))
 
 
@@ -442,8 +497,16 @@ def eleven_points():
 def staircase():
     """A step's width, the precisions of the steps, and the area under them."""
     n_true = [0, *ranking()["n_true"].tolist()]
-    steps = [float(ranking()["precision"][i:].max()) for i in range(len(n_true) - 1) if n_true[i + 1] > n_true[i]]
-    return short(1 / ranking()["n_objects"]), " + ".join(short(step, 3) for step in steps), ranking()["ap"]["area"]
+    steps = [
+        float(ranking()["precision"][i:].max())
+        for i in range(len(n_true) - 1)
+        if n_true[i + 1] > n_true[i]
+    ]
+    return (
+        short(1 / ranking()["n_objects"]),
+        " + ".join(short(step, 3) for step in steps),
+        ranking()["ap"]["area"],
+    )
 
 
 def ignored_rank():
@@ -468,8 +531,12 @@ def falls():
     """The steps at which the learning rate falls to a tenth, and the rates from there on."""
     found = []
     for block in range(1000, train.n_steps(PARAMETERS), 1000):
-        if train.learning_rate(block + 999, PARAMETERS) < 0.5 * train.learning_rate(block - 1, PARAMETERS):
-            rates = [train.learning_rate(step, PARAMETERS) for step in range(block - 1, block + 1000)]
+        if train.learning_rate(block + 999, PARAMETERS) < 0.5 * train.learning_rate(
+            block - 1, PARAMETERS
+        ):
+            rates = [
+                train.learning_rate(step, PARAMETERS) for step in range(block - 1, block + 1000)
+            ]
             (fall,) = [i for i in range(1, len(rates)) if rates[i] < 0.5 * rates[i - 1]]
             found.append((block - 1 + fall, rates[fall]))
     return found
@@ -490,13 +557,18 @@ def epoch_of(step):
 
 def bias_factor():
     """How many times the learning rate of weights is that of biases."""
-    factors = [group["lr_factor"] for group in train.create_optimizer(network(), PARAMETERS).param_groups]
+    factors = [
+        group["lr_factor"] for group in train.create_optimizer(network(), PARAMETERS).param_groups
+    ]
     return factors[0] / factors[1]
 
 
 def chance(function):
     """The probability of what a function does now and then, from its source."""
-    (value,) = {float(text) for text in re.findall(r"rng\.random\(\) < ([\d.]+)", inspect.getsource(function))}
+    (value,) = {
+        float(text)
+        for text in re.findall(r"rng\.random\(\) < ([\d.]+)", inspect.getsource(function))
+    }
     return PARTS[value]
 
 
@@ -521,7 +593,9 @@ def archive_sizes():
 def fields():
     """{map: receptive field in pixels} of the prediction convolutions, and {map: distance of its tiles in pixels}."""
     found = receptive_fields()
-    return {name: size for name, (size, _, _) in found.items()}, {name: distance for name, (_, distance, _) in found.items()}
+    return {name: size for name, (size, _, _) in found.items()}, {
+        name: distance for name, (_, distance, _) in found.items()
+    }
 
 
 def longest_prior(name):

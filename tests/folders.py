@@ -8,11 +8,16 @@ CAR = "car", (11, 21, 50, 60)  # an object: class name, then xmin, ymin, xmax, y
 
 def object_xml(name, box, difficult="<difficult>0</difficult>"):
     """An <object> of an annotation."""
-    edges = "".join(f"<{tag}>{value}</{tag}>" for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
+    edges = "".join(
+        f"<{tag}>{value}</{tag}>"
+        for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
+    )
     return f"<object><name>{name}</name>{difficult}<bndbox>{edges}</bndbox></object>"
 
 
-def annotation_xml(*objects, size="<size><width>100</width><height>80</height><depth>3</depth></size>"):
+def annotation_xml(
+    *objects, size="<size><width>100</width><height>80</height><depth>3</depth></size>"
+):
     """An annotation; objects are (class name, box), or XML."""
     return f"<annotation>{size}{''.join(obj if isinstance(obj, str) else object_xml(*obj) for obj in objects)}</annotation>"
 
@@ -29,7 +34,9 @@ def make_voc(folder, trainval, test=None):
     for image_set, annotations in (("trainval", trainval), ("test", test)):
         if annotations is None:
             continue
-        (folder / "ImageSets" / "Main" / f"{image_set}.txt").write_text("".join(f"{name}\n" for name in annotations))
+        (folder / "ImageSets" / "Main" / f"{image_set}.txt").write_text(
+            "".join(f"{name}\n" for name in annotations)
+        )
         for name, text in annotations.items():
             (folder / "JPEGImages" / f"{name}.jpg").touch()
             (folder / "Annotations" / f"{name}.xml").write_text(text)

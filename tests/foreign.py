@@ -15,13 +15,29 @@ import torch.nn.functional as F
 from torch import nn
 
 POOLS_BEFORE = (2, 4, 7, 10)  # the base's convolutions that a 2 x 2 pooling stands before
-BASE_SHAPES = [(64, 3), (64, 64), (128, 64), (128, 128), (256, 128), (256, 256), (256, 256), (512, 256)] + [(512, 512)] * 5
+BASE_SHAPES = [
+    (64, 3),
+    (64, 64),
+    (128, 64),
+    (128, 128),
+    (256, 128),
+    (256, 256),
+    (256, 256),
+    (512, 256),
+] + [(512, 512)] * 5
 BASE_SHAPES = [(*shape, 3, 3) for shape in BASE_SHAPES] + [(1024, 512, 3, 3), (1024, 1024, 1, 1)]
 AUXILIARY_SHAPES = [
     (256, 1024, 1, 1), (512, 256, 3, 3), (128, 512, 1, 1), (256, 128, 3, 3),
     (128, 256, 1, 1), (256, 128, 3, 3), (128, 256, 1, 1), (256, 128, 3, 3),
 ]  # fmt: skip
-MAPS = [(38, 512, 4), (19, 1024, 6), (10, 512, 6), (5, 256, 6), (3, 256, 4), (1, 256, 4)]  # side, channels, priors a tile
+MAPS = [
+    (38, 512, 4),
+    (19, 1024, 6),
+    (10, 512, 6),
+    (5, 256, 6),
+    (3, 256, 4),
+    (1, 256, 4),
+]  # side, channels, priors a tile
 
 
 class Network(NamedTuple):
@@ -39,12 +55,17 @@ def random_network(n_classes=21):
     random = torch.Generator().manual_seed(1)
 
     def layers(shapes):
-        weights = [torch.randn(shape, generator=random) * (2 / np.prod(shape[1:])) ** 0.5 for shape in shapes]
+        weights = [
+            torch.randn(shape, generator=random) * (2 / np.prod(shape[1:])) ** 0.5
+            for shape in shapes
+        ]
         return [(weight, torch.randn(len(weight), generator=random) * 0.1) for weight in weights]
 
     locs, scores = ([(k * n, channels, 3, 3) for _, channels, k in MAPS] for n in (4, n_classes))
     scale = 20 + torch.randn(512, generator=random)
-    return Network(layers(BASE_SHAPES), layers(AUXILIARY_SHAPES), layers(locs), layers(scores), scale)
+    return Network(
+        layers(BASE_SHAPES), layers(AUXILIARY_SHAPES), layers(locs), layers(scores), scale
+    )
 
 
 def base_forward(layers, image):
@@ -60,7 +81,9 @@ def base_forward(layers, image):
         if number == 13:
             out = F.max_pool2d(out, 3, 1, padding=1)
         padding = {13: 6, 14: 0}.get(number, 1)
-        out = F.relu(F.conv2d(out, weight, bias, padding=padding, dilation=6 if number == 13 else 1))
+        out = F.relu(
+            F.conv2d(out, weight, bias, padding=padding, dilation=6 if number == 13 else 1)
+        )
         conv4_3 = out if number <= 9 else conv4_3
     return conv4_3, out
 
@@ -80,7 +103,9 @@ def forward(network, image):
         maps += [out] * (number % 2)
 
     def predictions(heads):
-        outs = [F.conv2d(features, *head, padding=1) for features, head in zip(maps, heads, strict=True)]
+        outs = [
+            F.conv2d(features, *head, padding=1) for features, head in zip(maps, heads, strict=True)
+        ]
         outs = [out.permute(0, 2, 3, 1).flatten(1) for out in outs]
         n_values = sum(out.shape[1] for out in outs) // 8732
         return torch.cat(outs, dim=1).view(len(image), 8732, n_values)
@@ -104,11 +129,16 @@ def amdegroot_priors():
     """The priors of amdegroot/ssd.pytorch in its own order, (8732, 4)."""
     priors = []
     sizes_px = (30, 60, 111, 162, 213, 264, 315)
-    for (side, _, k), step, small, large in zip(MAPS, (8, 16, 32, 64, 100, 300), sizes_px[:-1], sizes_px[1:], strict=True):
+    for (side, _, k), step, small, large in zip(
+        MAPS, (8, 16, 32, 64, 100, 300), sizes_px[:-1], sizes_px[1:], strict=True
+    ):
         for row in range(side):
             for column in range(side):
                 centre = (column + 0.5) * step / 300, (row + 0.5) * step / 300
-                priors += [(*centre, side_px / 300, side_px / 300) for side_px in (small, (small * large) ** 0.5)]
+                priors += [
+                    (*centre, side_px / 300, side_px / 300)
+                    for side_px in (small, (small * large) ** 0.5)
+                ]
                 for ratio in (2, 3)[: k // 2 - 1]:
                     long, short = small / 300 * ratio**0.5, small / 300 / ratio**0.5
                     priors += [(*centre, long, short), (*centre, short, long)]
@@ -143,7 +173,9 @@ def amdegroot_state(network):
     """The state dict of amdegroot/ssd.pytorch's network."""
     base = dict(zip(VGG_PLACES, network.base, strict=True))
     others = {"extras.": network.auxiliary, "loc.": network.locs, "conf.": network.scores}
-    state = state_dict(**{"vgg.": base}, **{name: dict(enumerate(layers)) for name, layers in others.items()})
+    state = state_dict(
+        **{"vgg.": base}, **{name: dict(enumerate(layers)) for name, layers in others.items()}
+    )
     return {**state, "L2Norm.weight": network.scale}
 
 
@@ -160,8 +192,14 @@ def save_old(content, path):
 
 def old_file(payload, keys=(), values=b""):
     """The bytes of a file in PyTorch's old format around a pickle."""
-    machine = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
-    head = b"".join(pickle.dumps(part, protocol=2) for part in (0x1950A86A20F9469CFC6C, 1001, machine))
+    machine = {
+        "protocol_version": 1001,
+        "little_endian": True,
+        "type_sizes": {"short": 2, "int": 4, "long": 4},
+    }
+    head = b"".join(
+        pickle.dumps(part, protocol=2) for part in (0x1950A86A20F9469CFC6C, 1001, machine)
+    )
     return head + payload + pickle.dumps(list(keys), protocol=2) + values
 
 
@@ -255,7 +293,9 @@ def age(module):
     """Make the parameters of a module and of all in it what they were in PyTorch 0.4."""
     for part in module.modules():
         part.__dict__["_backend"] = OldBackend()
-        part._parameters.update({name: OldParameter(parameter) for name, parameter in part._parameters.items()})
+        part._parameters.update(
+            {name: OldParameter(parameter) for name, parameter in part._parameters.items()}
+        )
 
 
 def save_tutorial_checkpoint(network, priors_cxcy, path, old=True, n_classes=21):
@@ -264,7 +304,9 @@ def save_tutorial_checkpoint(network, priors_cxcy, path, old=True, n_classes=21)
 
     :param old: as PyTorch 0.4 did, from a GPU, with the source code of the classes and with the losses that some versions kept
     """
-    layers = {name: iter(getattr(network, name)) for name in ("base", "auxiliary", "locs", "scores")}
+    layers = {
+        name: iter(getattr(network, name)) for name in ("base", "auxiliary", "locs", "scores")
+    }
 
     def make(part):
         weight, bias = next(layers[part])
@@ -274,7 +316,9 @@ def save_tutorial_checkpoint(network, priors_cxcy, path, old=True, n_classes=21)
 
     with fake_modules(path.parent) as tutorial, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that source code can not be found
-        model = tutorial.SSD300(make, n_classes, nn.Parameter(network.scale.view(1, 512, 1, 1)), priors_cxcy)
+        model = tutorial.SSD300(
+            make, n_classes, nn.Parameter(network.scale.view(1, 512, 1, 1)), priors_cxcy
+        )
         parameter = model.rescale_factors
         if old:
             age(model)
@@ -283,8 +327,14 @@ def save_tutorial_checkpoint(network, priors_cxcy, path, old=True, n_classes=21)
             tutorial.__file__ = None
         optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1e-3, momentum=0.9)
         optimizer.param_groups[0]["params"] = [parameter]
-        optimizer.state = defaultdict(dict, {parameter: {"momentum_buffer": torch.zeros(1, 512, 1, 1)}})
-        losses = {"best_loss": 2.515, "epochs_since_improvement": 3, "loss": torch.tensor(2.5)} if old else {}
+        optimizer.state = defaultdict(
+            dict, {parameter: {"momentum_buffer": torch.zeros(1, 512, 1, 1)}}
+        )
+        losses = (
+            {"best_loss": 2.515, "epochs_since_improvement": 3, "loss": torch.tensor(2.5)}
+            if old
+            else {}
+        )
         save_old({"epoch": 186, **losses, "model": model, "optimizer": optimizer}, path)
     if old:
         data = path.read_bytes().replace(b"ctorch\nFloatStorage\n", b"ctorch.cuda\nFloatStorage\n")

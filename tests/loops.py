@@ -12,7 +12,16 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from utils import FILLER, IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD, cxcy_to_gcxgcy, cxcy_to_xy, gcxgcy_to_cxcy, xy_to_cxcy
+from utils import (
+    FILLER,
+    IMAGE_SIZE,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    cxcy_to_gcxgcy,
+    cxcy_to_xy,
+    gcxgcy_to_cxcy,
+    xy_to_cxcy,
+)
 
 
 def loop_overlap(set_1, set_2):
@@ -42,7 +51,9 @@ def loop_loss(predicted_locs, predicted_scores, boxes, labels, priors_cxcy):
         overlap = loop_overlap(boxes[i], priors_xy)  # (n_objects, P)
         overlap_for_each_prior, object_for_each_prior = overlap.max(dim=0)
         prior_for_each_object = overlap.max(dim=1).indices
-        object_for_each_prior[prior_for_each_object] = torch.arange(n_objects, device=overlap.device)
+        object_for_each_prior[prior_for_each_object] = torch.arange(
+            n_objects, device=overlap.device
+        )
         overlap_for_each_prior[prior_for_each_object] = 1.0
         classes = labels[i][object_for_each_prior]
         classes[overlap_for_each_prior < 0.5] = 0
@@ -52,21 +63,31 @@ def loop_loss(predicted_locs, predicted_scores, boxes, labels, priors_cxcy):
     positive = true_classes > 0
     n_positives = positive.sum(dim=1)
     localization = F.smooth_l1_loss(predicted_locs[positive], true_locs[positive], reduction="sum")
-    loss = F.cross_entropy(predicted_scores.view(-1, n_classes), true_classes.view(-1), reduction="none").view(n_images, -1)
+    loss = F.cross_entropy(
+        predicted_scores.view(-1, n_classes), true_classes.view(-1), reduction="none"
+    ).view(n_images, -1)
     negative_loss = loss.clone()
     negative_loss[positive] = 0.0
     negative_loss, _ = negative_loss.sort(dim=1, descending=True)
     is_hard = torch.arange(n_priors, device=loss.device).unsqueeze(0) < 3 * n_positives.unsqueeze(1)
-    return (loss[positive].sum() + negative_loss[is_hard].sum() + localization) / n_positives.sum().clamp(min=1)
+    return (
+        loss[positive].sum() + negative_loss[is_hard].sum() + localization
+    ) / n_positives.sum().clamp(min=1)
 
 
-def loop_detect_objects(predicted_locs, predicted_scores, priors_cxcy, min_score, max_overlap, top_k, n_candidates=400):
+def loop_detect_objects(
+    predicted_locs, predicted_scores, priors_cxcy, min_score, max_overlap, top_k, n_candidates=400
+):
     """SSD300.detect_objects with loops over images, classes and boxes."""
     detections = []
     probabilities = predicted_scores.softmax(dim=2)
     for i in range(len(predicted_locs)):
         decoded = cxcy_to_xy(gcxgcy_to_cxcy(predicted_locs[i], priors_cxcy))
-        boxes, labels, scores = [torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0)]
+        boxes, labels, scores = (
+            [torch.zeros(0, 4)],
+            [torch.zeros(0, dtype=torch.int64)],
+            [torch.zeros(0)],
+        )
         for label in range(1, predicted_scores.size(2)):
             class_scores = probabilities[i, :, label]
             above = class_scores > min_score
@@ -91,21 +112,38 @@ def loop_detect_objects(predicted_locs, predicted_scores, priors_cxcy, min_score
     return tuple(map(list, zip(*detections, strict=True)))
 
 
-def loop_mean_average_precision(det_boxes, det_labels, det_scores, true_boxes, true_labels, true_difficulties, label_map):
+def loop_mean_average_precision(
+    det_boxes, det_labels, det_scores, true_boxes, true_labels, true_difficulties, label_map
+):
     """calculate_mAP with a loop over classes and detections; with 11 points, at an overlap of 0.5."""
     det_images = torch.cat([torch.full((len(labels),), i) for i, labels in enumerate(det_labels)])
     true_images = torch.cat([torch.full((len(labels),), i) for i, labels in enumerate(true_labels)])
-    det_boxes, det_labels, det_scores = torch.cat(det_boxes), torch.cat(det_labels), torch.cat(det_scores)
-    true_boxes, true_labels, true_difficulties = torch.cat(true_boxes), torch.cat(true_labels), torch.cat(true_difficulties)
+    det_boxes, det_labels, det_scores = (
+        torch.cat(det_boxes),
+        torch.cat(det_labels),
+        torch.cat(det_scores),
+    )
+    true_boxes, true_labels, true_difficulties = (
+        torch.cat(true_boxes),
+        torch.cat(true_labels),
+        torch.cat(true_difficulties),
+    )
     average_precisions = {}
     for name, label in label_map.items():
         if label == 0:
             continue
         is_class = true_labels == label
-        class_images, class_boxes, class_difficulties = true_images[is_class], true_boxes[is_class], true_difficulties[is_class]
+        class_images, class_boxes, class_difficulties = (
+            true_images[is_class],
+            true_boxes[is_class],
+            true_difficulties[is_class],
+        )
         n_objects = int((~class_difficulties).sum())
         scores, order = det_scores[det_labels == label].sort(descending=True, stable=True)
-        images, boxes = det_images[det_labels == label][order], det_boxes[det_labels == label][order]
+        images, boxes = (
+            det_images[det_labels == label][order],
+            det_boxes[det_labels == label][order],
+        )
         found = torch.zeros(len(class_boxes), dtype=torch.bool)
         is_true, is_false = torch.zeros(len(scores)), torch.zeros(len(scores))
         for d in range(len(scores)):
@@ -113,7 +151,9 @@ def loop_mean_average_precision(det_boxes, det_labels, det_scores, true_boxes, t
             if len(here) == 0:
                 is_false[d] = 1
                 continue
-            overlap, place = loop_overlap(boxes[d].unsqueeze(0), class_boxes[here]).squeeze(0).max(dim=0)
+            overlap, place = (
+                loop_overlap(boxes[d].unsqueeze(0), class_boxes[here]).squeeze(0).max(dim=0)
+            )
             best = here[place]
             if overlap <= 0.5:
                 is_false[d] = 1
@@ -122,7 +162,12 @@ def loop_mean_average_precision(det_boxes, det_labels, det_scores, true_boxes, t
                 found[best] = True
         n_true, n_false = is_true.cumsum(0), is_false.cumsum(0)
         precision = n_true / (n_true + n_false).clamp(min=1)
-        best = [precision[10 * n_true >= k * n_objects].max() if (10 * n_true >= k * n_objects).any() else 0.0 for k in range(11)]
+        best = [
+            precision[10 * n_true >= k * n_objects].max()
+            if (10 * n_true >= k * n_objects).any()
+            else 0.0
+            for k in range(11)
+        ]
         average_precisions[name] = float(sum(best)) / 11 if n_objects > 0 else math.nan
     countable = [ap for ap in average_precisions.values() if not math.isnan(ap)]
     return average_precisions, sum(countable) / len(countable)
@@ -130,7 +175,9 @@ def loop_mean_average_precision(det_boxes, det_labels, det_scores, true_boxes, t
 
 TRANSFORMS = v2.Compose(
     [
-        v2.RandomPhotometricDistort(brightness=(0.875, 1.125), contrast=(0.5, 1.5), saturation=(0.5, 1.5), hue=(-0.1, 0.1)),
+        v2.RandomPhotometricDistort(
+            brightness=(0.875, 1.125), contrast=(0.5, 1.5), saturation=(0.5, 1.5), hue=(-0.1, 0.1)
+        ),
         v2.RandomZoomOut(fill=FILLER, side_range=(1.0, 4.0), p=0.5),
         v2.RandomIoUCrop(),
         v2.RandomHorizontalFlip(0.5),
@@ -157,4 +204,6 @@ def torchvision_item(path, boxes, labels):
 
 def decode_and_resize(path):
     """What any training item begins with: a picture file decoded, and resized to the network's input."""
-    return Image.open(path).convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
+    return (
+        Image.open(path).convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
+    )

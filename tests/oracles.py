@@ -34,7 +34,9 @@ def slow_cut_out(image, window):
     """A window with whole-number edges, cut out of an image in steps: draw the canvas, paste the image, crop, resize."""
     x_min, y_min, x_max, y_max = window
     left, top = max(0, -x_min), max(0, -y_min)
-    canvas = Image.new("RGB", (left + max(image.width, x_max), top + max(image.height, y_max)), FILLER)
+    canvas = Image.new(
+        "RGB", (left + max(image.width, x_max), top + max(image.height, y_max)), FILLER
+    )
     canvas.paste(image, (left, top))
     part = canvas.crop((left + x_min, top + y_min, left + x_max, top + y_max))
     return part.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
@@ -56,7 +58,14 @@ def slow_transform_boxes(boxes_px, window, flip):
         top, bottom = max(top, y_min), min(bottom, y_max)
         if flip:
             left, right = x_min + x_max - right, x_min + x_max - left
-        boxes.append([(left - x_min) / width, (top - y_min) / height, (right - x_min) / width, (bottom - y_min) / height])
+        boxes.append(
+            [
+                (left - x_min) / width,
+                (top - y_min) / height,
+                (right - x_min) / width,
+                (bottom - y_min) / height,
+            ]
+        )
         kept.append(place)
     return boxes, kept
 
@@ -121,16 +130,29 @@ def slow_average_precision(detections, objects, metric, min_overlap=0.5):
     if metric == "11-point":
         total = 0.0
         for k in range(11):
-            total += max([precision for n, precision in curve if 10 * n >= k * n_objects], default=0.0)
+            total += max(
+                [precision for n, precision in curve if 10 * n >= k * n_objects], default=0.0
+            )
         return total / 11
     area = 0.0
     for n in range(1, n_objects + 1):  # the curve from recall (n - 1) / n_objects to n / n_objects
-        area += max([precision for n_found, precision in curve if n_found >= n], default=0.0) / n_objects
+        area += (
+            max([precision for n_found, precision in curve if n_found >= n], default=0.0)
+            / n_objects
+        )
     return area
 
 
 def slow_mean_average_precision(
-    det_boxes, det_labels, det_scores, true_boxes, true_labels, true_difficulties, label_map, metric="11-point", min_overlap=0.5
+    det_boxes,
+    det_labels,
+    det_scores,
+    true_boxes,
+    true_labels,
+    true_difficulties,
+    label_map,
+    metric="11-point",
+    min_overlap=0.5,
 ):
     """Arguments and answer as of calculate_mAP, but lists (an image) of lists in place of lists of tensors."""
     average_precisions = {}
@@ -139,10 +161,14 @@ def slow_mean_average_precision(
             continue
         detections, objects = [], []
         for image in range(len(det_boxes)):
-            for box, det_label, score in zip(det_boxes[image], det_labels[image], det_scores[image], strict=True):
+            for box, det_label, score in zip(
+                det_boxes[image], det_labels[image], det_scores[image], strict=True
+            ):
                 if det_label == label:
                     detections.append((score, image, box))
-            for box, true_label, difficult in zip(true_boxes[image], true_labels[image], true_difficulties[image], strict=True):
+            for box, true_label, difficult in zip(
+                true_boxes[image], true_labels[image], true_difficulties[image], strict=True
+            ):
                 if true_label == label:
                     objects.append((image, box, bool(difficult)))
         average_precisions[name] = slow_average_precision(detections, objects, metric, min_overlap)
@@ -178,7 +204,9 @@ def slow_encode(box, prior):
 def slow_decode(offsets, prior):
     """The box (x_min, y_min, x_max, y_max) that has these offsets from a prior (c_x, c_y, w, h)."""
     c_x, c_y = prior[0] + offsets[0] * 0.1 * prior[2], prior[1] + offsets[1] * 0.1 * prior[3]
-    return slow_corners([c_x, c_y, prior[2] * math.exp(offsets[2] * 0.2), prior[3] * math.exp(offsets[3] * 0.2)])
+    return slow_corners(
+        [c_x, c_y, prior[2] * math.exp(offsets[2] * 0.2), prior[3] * math.exp(offsets[3] * 0.2)]
+    )
 
 
 def slow_matching(overlaps, threshold):
@@ -196,7 +224,9 @@ def slow_matching(overlaps, threshold):
         matched.append(best if overlaps[best][prior] >= threshold else None)
 
     pairs = [(object_, prior) for object_ in range(n_objects) for prior in range(n_priors)]
-    pairs.sort(key=lambda pair: -overlaps[pair[0]][pair[1]])  # stable: on a tie the first object, then the first prior
+    pairs.sort(
+        key=lambda pair: -overlaps[pair[0]][pair[1]]
+    )  # stable: on a tie the first object, then the first prior
     settled_objects, settled_priors = set(), set()
     for object_, prior in pairs:
         if object_ not in settled_objects and prior not in settled_priors:
@@ -273,7 +303,10 @@ def slow_candidates(locs, scores, priors, min_score, limit=400):
     for label in range(1, len(scores[0])):
         above = [prior for prior in range(len(priors)) if probabilities[prior][label] > min_score]
         above.sort(key=lambda prior: -probabilities[prior][label])
-        candidates[label] = [(probabilities[prior][label], slow_decode(locs[prior], priors[prior])) for prior in above[:limit]]
+        candidates[label] = [
+            (probabilities[prior][label], slow_decode(locs[prior], priors[prior]))
+            for prior in above[:limit]
+        ]
     return candidates
 
 

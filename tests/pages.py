@@ -27,7 +27,11 @@ class Section:
 
     def __init__(self, level, title):
         self.level, self.title = level, title
-        self.codes, self.tables, self.lines = [], [], []  # tables: rows of cells, without the line of dashes
+        self.codes, self.tables, self.lines = (
+            [],
+            [],
+            [],
+        )  # tables: rows of cells, without the line of dashes
 
     @cached_property
     def text(self):
@@ -53,7 +57,9 @@ class Section:
         """
         text = re.sub(r"`[^`]+`", " ", self.text)
         text = re.sub(r"\$[^$]+\$", " ", text)
-        text = re.sub(r"\[[^]]*\](\(https?:(?:[^()\s]|\([^()\s]*\))+\)|\[[^]]+\]|: https?:\S+)", " ", text)
+        text = re.sub(
+            r"\[[^]]*\](\(https?:(?:[^()\s]|\([^()\s]*\))+\)|\[[^]]+\]|: https?:\S+)", " ", text
+        )
         text = re.sub(r"\]\((?:[^()\s]|\([^()\s]*\))+\)", " ", text)
         return " ".join(re.sub(r"[]*\[|>!]", " ", text).split())
 
@@ -118,7 +124,9 @@ class Page:
         for section in self.sections[1:]:
             title = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", section.title)
             anchor = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
-            n_before = sum(re.fullmatch(re.escape(anchor) + r"(-\d+)?", other) is not None for other in anchors)
+            n_before = sum(
+                re.fullmatch(re.escape(anchor) + r"(-\d+)?", other) is not None for other in anchors
+            )
             anchors.append(f"{anchor}-{n_before}" if n_before else anchor)
         return anchors
 
@@ -142,7 +150,10 @@ class Page:
     @cached_property
     def references(self):
         """Texts and names of links whose addresses stand elsewhere."""
-        return [Link(text, name or text) for text, name in re.findall(r"\[([^]]+)\]\[([^]]*)\]", self.without_code)]
+        return [
+            Link(text, name or text)
+            for text, name in re.findall(r"\[([^]]+)\]\[([^]]*)\]", self.without_code)
+        ]
 
     @cached_property
     def definitions(self):

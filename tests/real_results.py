@@ -42,7 +42,9 @@ def voc2007_result(archive_path, voc2007_path):
     :param voc2007_path: Path of a folder with ImageSets and Annotations
     """
     image_ids = (voc2007_path / "ImageSets" / "Main" / "test.txt").read_text().split()
-    truth = [parse_annotation(voc2007_path / "Annotations" / f"{image_id}.xml") for image_id in image_ids]
+    truth = [
+        parse_annotation(voc2007_path / "Annotations" / f"{image_id}.xml") for image_id in image_ids
+    ]
     detections = read_results(archive_path, image_ids)
     return as_tensors(
         [[box for _, _, box in image] for image in detections],

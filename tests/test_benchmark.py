@@ -19,7 +19,14 @@ from benchmark import (
     time_in_turn,
     with_more,
 )
-from loops import decode_and_resize, loop_detect_objects, loop_loss, loop_mean_average_precision, loop_overlap, torchvision_item
+from loops import (
+    decode_and_resize,
+    loop_detect_objects,
+    loop_loss,
+    loop_mean_average_precision,
+    loop_overlap,
+    torchvision_item,
+)
 from model import SSD300, MultiBoxLoss
 from oracles import slow_jaccards
 from utils import calculate_mAP, label_map
@@ -35,9 +42,16 @@ def test_overlaps_are_those_of_the_plain_loop(random):
 
 def test_the_loss_with_loops_is_the_loss_where_no_two_objects_want_one_prior(random):
     priors_cxcy = SSD300.create_prior_boxes()
-    boxes = [torch.tensor([[0.1, 0.1, 0.3, 0.4], [0.5, 0.5, 0.9, 0.95]]), torch.zeros(0, 4), torch.tensor([[0.2, 0.6, 0.7, 0.9]])]
+    boxes = [
+        torch.tensor([[0.1, 0.1, 0.3, 0.4], [0.5, 0.5, 0.9, 0.95]]),
+        torch.zeros(0, 4),
+        torch.tensor([[0.2, 0.6, 0.7, 0.9]]),
+    ]
     labels = [torch.tensor([3, 7]), torch.zeros(0, dtype=torch.int64), torch.tensor([20])]
-    locs, scores = torch.randn(3, 8732, 4, generator=random), torch.randn(3, 8732, 21, generator=random)
+    locs, scores = (
+        torch.randn(3, 8732, 4, generator=random),
+        torch.randn(3, 8732, 21, generator=random),
+    )
     ours = MultiBoxLoss(priors_cxcy)(locs, scores, boxes, labels)
     torch.testing.assert_close(loop_loss(locs, scores, boxes, labels, priors_cxcy), ours)
 
@@ -74,7 +88,9 @@ def test_more_detections_are_added_up_to_a_number():
 def test_items_of_torchvision_have_the_form_of_ours(toy_folder):
     path = next((toy_folder / "JPEGImages").iterdir())
     torch.manual_seed(0)
-    image, target = torchvision_item(path, torch.tensor([[10.0, 10.0, 200.0, 200.0]]), torch.tensor([1]))
+    image, target = torchvision_item(
+        path, torch.tensor([[10.0, 10.0, 200.0, 200.0]]), torch.tensor([1])
+    )
     assert image.shape == (3, 300, 300)
     assert image.dtype == torch.float32
     assert len(target["boxes"]) == len(target["labels"])
@@ -93,7 +109,9 @@ def test_functions_are_timed_in_turn():
 
 def test_a_row_compares_medians():
     row = compare("loss", {"ours": [1.0, 1.0, 7.0], "loops": [3.0, 4.0, 5.0]}, "no slower", each=10)
-    assert row == Row("loss", "100.0 ms", "loops: 400.0 ms", "4.0 x faster", "600%, 50%", "no slower")
+    assert row == Row(
+        "loss", "100.0 ms", "loops: 400.0 ms", "4.0 x faster", "600%, 50%", "no slower"
+    )
     assert compare("loss", {"ours": [3.0], "loops": [2.0]}).ratio == "1.50 x its time"
     assert compare("loss", {"ours": [0.999], "loops": [1.0]}).ratio == "1.00 x its time"
 
@@ -105,7 +123,16 @@ def test_a_measurement_that_is_not_known_is_refused():
 
 @pytest.mark.slow
 def test_the_benchmark_prints_a_table():
-    command = [sys.executable, benchmark.__file__, "--quick", "--device", "cpu", "--only", "item", "memory"]
+    command = [
+        sys.executable,
+        benchmark.__file__,
+        "--quick",
+        "--device",
+        "cpu",
+        "--only",
+        "item",
+        "memory",
+    ]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     head, rows = output.split("|---|---|---|---|---|---|\n")
     assert re.match(r"\d{4}-\d\d-\d\d, .* threads, torch \d", head)

@@ -34,14 +34,17 @@ def png(width, height, content=b""):
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 0, 0, 0, 0])
     chunks = (b"IHDR", header), (b"IDAT", zlib.compress(content, 9)), (b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big") for name, body in chunks
+        len(body).to_bytes(4, "big") + name + body + zlib.crc32(name + body).to_bytes(4, "big")
+        for name, body in chunks
     )
 
 
 def with_size(tmp_path, ending, change):
     """The bytes of a small picture, changed."""
     path = tmp_path / f"small.{ending}"
-    Image.fromarray(np.zeros((16, 16, 3), dtype=np.uint8)).save(path, **({"lossless": True} if ending == "webp" else {}))
+    Image.fromarray(np.zeros((16, 16, 3), dtype=np.uint8)).save(
+        path, **({"lossless": True} if ending == "webp" else {})
+    )
     return change(path.read_bytes())
 
 
@@ -76,22 +79,33 @@ def bombs(tmp_path):
     }  # fmt: skip
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the memory that a process took is not to be had there")
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="the memory that a process took is not to be had there"
+)
 @pytest.mark.parametrize("name", ["x.png", "x.webp", "laughs.xml", "values.xml", "long.xml"])
 def test_bombs_take_little_memory(name, tmp_path):
     (tmp_path / name).write_bytes(bombs(tmp_path)[name])
     program = MEASURE.format(paths=[str(Path(__file__).resolve().parents[1])])
-    result = subprocess.run([sys.executable, "-c", program, tmp_path / name], capture_output=True, text=True, timeout=300)
+    result = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / name],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert result.returncode == 0, result.stderr
     message, n_bytes = result.stdout.splitlines()
     assert message.startswith(f"{tmp_path / name}: not readable as")
     assert int(n_bytes) < (400_000_000 if name == "long.xml" else 50_000_000)
 
 
-@pytest.mark.parametrize("name", ["x.png", "wide.png", "x.gif", "x.jpg", "x.bmp", "x.tif", "x.webp"])
+@pytest.mark.parametrize(
+    "name", ["x.png", "wide.png", "x.gif", "x.jpg", "x.bmp", "x.tif", "x.webp"]
+)
 def test_pictures_that_claim_to_be_huge_are_refused(name, tmp_path):
     (tmp_path / name).write_bytes(bombs(tmp_path)[name])
-    with pytest.raises(ValueError, match=rf"{name}: not readable as a picture \(.*pixels.*\): replace it"):
+    with pytest.raises(
+        ValueError, match=rf"{name}: not readable as a picture \(.*pixels.*\): replace it"
+    ):
         read_image(tmp_path / name)
 
 
@@ -105,11 +119,16 @@ def test_pictures_that_claim_to_be_huge_are_refused(name, tmp_path):
 )  # fmt: skip
 def test_the_limits_of_pictures(size, is_read, tmp_path):
     width, height = size
-    (tmp_path / "x.png").write_bytes(png(width, height, bytes((width + 1) * height) if is_read else b""))
+    (tmp_path / "x.png").write_bytes(
+        png(width, height, bytes((width + 1) * height) if is_read else b"")
+    )
     if is_read:
         assert read_image(tmp_path / "x.png").size == size
     else:
-        with pytest.raises(ValueError, match=rf"x\.png: not readable as a picture \({width} x {height} pixels are too many\)"):
+        with pytest.raises(
+            ValueError,
+            match=rf"x\.png: not readable as a picture \({width} x {height} pixels are too many\)",
+        ):
             read_image(tmp_path / "x.png")
 
 
@@ -123,7 +142,9 @@ def test_a_picture_of_the_largest_size_is_read(tmp_path):
 @pytest.mark.parametrize("name", ["laughs.xml", "laughs16.xml", "values.xml"])
 def test_annotations_with_a_document_type_are_refused(name, tmp_path):
     (tmp_path / name).write_bytes(bombs(tmp_path)[name])
-    with pytest.raises(AnnotationError, match=rf"{name}: not readable as XML \(it has a document type"):
+    with pytest.raises(
+        AnnotationError, match=rf"{name}: not readable as XML \(it has a document type"
+    ):
         parse_annotation(tmp_path / name)
 
 
@@ -139,5 +160,8 @@ def test_annotations_may_be_long_but_not_endless(tmp_path):
 def test_formats_that_other_programs_read_are_refused(tmp_path):
     """Pillow hands EPS files to Ghostscript, whatever they are called."""
     Image.new("RGB", (16, 16)).save(tmp_path / "x.jpg", "EPS")
-    with pytest.raises(ValueError, match=r"x\.jpg: not readable as a picture \(none of BMP, GIF, JPEG, PNG, TIFF, WEBP"):
+    with pytest.raises(
+        ValueError,
+        match=r"x\.jpg: not readable as a picture \(none of BMP, GIF, JPEG, PNG, TIFF, WEBP",
+    ):
         read_image(tmp_path / "x.jpg")

@@ -42,7 +42,9 @@ def test_a_model_comes_back_with_all_that_belongs_to_it(model, path):
     assert loaded.label_map == LABEL_MAP
     assert torch.equal(loaded.priors_cxcy, model.priors_cxcy)
     assert torch.equal(loaded.input_shift, model.input_shift)
-    for (name, ours), (other_name, theirs) in zip(loaded.state_dict().items(), model.state_dict().items(), strict=True):
+    for (name, ours), (other_name, theirs) in zip(
+        loaded.state_dict().items(), model.state_dict().items(), strict=True
+    ):
         assert name == other_name
         assert torch.equal(ours, theirs)
 
@@ -67,7 +69,9 @@ def test_an_interrupted_write_leaves_the_previous_checkpoint(path, monkeypatch):
 
 
 def test_a_missing_checkpoint_says_how_to_get_one(tmp_path):
-    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / "none.tar")) + r".*train\.py --toy"):
+    with pytest.raises(
+        FileNotFoundError, match=re.escape(str(tmp_path / "none.tar")) + r".*train\.py --toy"
+    ):
         load_model(tmp_path / "none.tar")
 
 
@@ -78,7 +82,10 @@ def test_a_truncated_checkpoint_is_named(path, length):
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize("content", [b"no checkpoint at all", b"PK\x03\x04 nor a zip file", pickle.dumps([1, 2], protocol=2)])
+@pytest.mark.parametrize(
+    "content",
+    [b"no checkpoint at all", b"PK\x03\x04 nor a zip file", pickle.dumps([1, 2], protocol=2)],
+)
 def test_another_file_is_named(path, content):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=re.escape(str(path))):

@@ -31,7 +31,9 @@ def theirs():
     model = ssd300_vgg16(weights=None, weights_backbone=None).eval()
     with torch.no_grad():
         for head in model.head.regression_head.module_list:
-            head.weight.mul_(0.2)  # offsets of reasonable size: torchvision limits boxes to 62 times their prior
+            head.weight.mul_(
+                0.2
+            )  # offsets of reasonable size: torchvision limits boxes to 62 times their prior
         for head in model.head.classification_head.module_list:
             head.weight.mul_(0.2)
             head.bias.normal_(0, 0.5)
@@ -39,7 +41,11 @@ def theirs():
             # the probability which the dropped ones had then makes no difference.
             head.bias.view(-1, 91)[:, [place for place in range(91) if place not in USED]] = -1e4
         for layer in model.modules():
-            if isinstance(layer, torch.nn.Conv2d) and layer.bias is not None and not layer.bias.any():
+            if (
+                isinstance(layer, torch.nn.Conv2d)
+                and layer.bias is not None
+                and not layer.bias.any()
+            ):
                 layer.bias.normal_(0, 0.1)
         model.backbone.scale_weight.normal_(20, 2)
     return model
@@ -60,7 +66,9 @@ def ours(file):
 @pytest.fixture(scope="module")
 def images():
     """A picture as their input, values from 0 to 1, and as ours; both (1, 3, 300, 300)."""
-    pixels = torch.randint(0, 256, (300, 300, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pixels = torch.randint(
+        0, 256, (300, 300, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
     picture = pixels.permute(2, 0, 1).unsqueeze(0) / 255
     return picture, network_input(pixels.numpy())
 
@@ -86,17 +94,24 @@ def reorder(values):
     """(8732, ...) in the order 1, extra, 2, 1/2, 3, 1/3 of a tile's priors -> in ours: 1, extra, 2, 3, 1/2, 1/3"""
     parts = values.split([38 * 38 * 4, 19 * 19 * 6, 10 * 10 * 6, 5 * 5 * 6, 3 * 3 * 4, 4])
     orders = [(0, 1, 2, 3) if i in (0, 4, 5) else (0, 1, 2, 4, 3, 5) for i in range(6)]
-    parts = [part.unflatten(0, (-1, len(order)))[:, list(order)].flatten(0, 1) for part, order in zip(parts, orders, strict=True)]
+    parts = [
+        part.unflatten(0, (-1, len(order)))[:, list(order)].flatten(0, 1)
+        for part, order in zip(parts, orders, strict=True)
+    ]
     return torch.cat(parts)
 
 
-def test_scores_and_boxes_are_those_of_torchvision(theirs, ours, their_predictions, our_predictions):
+def test_scores_and_boxes_are_those_of_torchvision(
+    theirs, ours, their_predictions, our_predictions
+):
     their_locs, their_scores, their_priors = their_predictions
     locs, scores = our_predictions
     assert scores.std() > 0.3
     torch.testing.assert_close(scores[0], reorder(their_scores[0])[:, USED], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(locs[0], reorder(their_locs[0]), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(cxcy_to_xy(ours.priors_cxcy), reorder(their_priors) / 300, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        cxcy_to_xy(ours.priors_cxcy), reorder(their_priors) / 300, rtol=0, atol=1e-6
+    )
     boxes = cxcy_to_xy(gcxgcy_to_cxcy(locs[0], ours.priors_cxcy))
     their_boxes = reorder(theirs.box_coder.decode_single(their_locs[0], their_priors)) / 300
     torch.testing.assert_close(boxes, their_boxes, rtol=1e-4, atol=1e-4)
@@ -104,20 +119,33 @@ def test_scores_and_boxes_are_those_of_torchvision(theirs, ours, their_predictio
 
 def test_detections_are_those_of_torchvision(theirs, ours, our_predictions, images, monkeypatch):
     min_score = 0.4
-    for name, value in {"score_thresh": min_score, "nms_thresh": 0.45, "topk_candidates": 400, "detections_per_img": 200}.items():
+    for name, value in {
+        "score_thresh": min_score,
+        "nms_thresh": 0.45,
+        "topk_candidates": 400,
+        "detections_per_img": 200,
+    }.items():
         monkeypatch.setattr(theirs, name, value)
     # torchvision clips boxes before the suppression, we do not: boxes that stick out would overlap differently
     monkeypatch.setattr(torchvision.ops.boxes, "clip_boxes_to_image", lambda boxes, _: boxes)
     # and it keeps classes apart by moving boxes, which fails where their coordinates are negative, unless there are many
-    monkeypatch.setattr(torchvision.ops.boxes, "_batched_nms_coordinate_trick", torchvision.ops.boxes._batched_nms_vanilla)
+    monkeypatch.setattr(
+        torchvision.ops.boxes,
+        "_batched_nms_coordinate_trick",
+        torchvision.ops.boxes._batched_nms_vanilla,
+    )
     with torch.no_grad():
         (expected,) = theirs([images[0][0]])
-    boxes, labels, scores = (tensors[0] for tensors in ours.detect_objects(*our_predictions, min_score, 0.45, 200))
+    boxes, labels, scores = (
+        tensors[0] for tensors in ours.detect_objects(*our_predictions, min_score, 0.45, 200)
+    )
     assert 10 < len(scores) < 200
     assert len(scores) == len(expected["scores"])
     assert len(set(labels.tolist())) > 1
     names = {number: name for name, number in ours.label_map.items()}
-    left = list(zip(expected["boxes"] / 300, expected["labels"].tolist(), expected["scores"], strict=True))
+    left = list(
+        zip(expected["boxes"] / 300, expected["labels"].tolist(), expected["scores"], strict=True)
+    )
     for box, label, score in zip(boxes, labels.tolist(), scores, strict=True):
         (same,) = (
             i
@@ -131,7 +159,13 @@ def test_detections_are_those_of_torchvision(theirs, ours, our_predictions, imag
 
 def test_the_eighty_classes_of_coco_stay(ours):
     names = list(ours.label_map)
-    assert (len(names), names[0], names[1], names[12], names[80]) == (81, "background", "person", "stop sign", "toothbrush")
+    assert (len(names), names[0], names[1], names[12], names[80]) == (
+        81,
+        "background",
+        "person",
+        "stop sign",
+        "toothbrush",
+    )
 
 
 def test_vocs_classes_are_chosen_by_name(file, their_predictions, images, tmp_path):
@@ -142,7 +176,9 @@ def test_vocs_classes_are_chosen_by_name(file, their_predictions, images, tmp_pa
         _, scores = model(images[1])
     # by hand: COCO's numbers of the background and of aeroplane, bicycle, bird ... tvmonitor
     places = [0, 5, 2, 16, 9, 44, 6, 3, 17, 62, 21, 67, 18, 19, 4, 1, 64, 20, 63, 7, 72]
-    torch.testing.assert_close(scores[0], reorder(their_predictions[1][0])[:, places], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        scores[0], reorder(their_predictions[1][0])[:, places], rtol=1e-4, atol=1e-4
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------- the command
@@ -150,7 +186,9 @@ def test_vocs_classes_are_chosen_by_name(file, their_predictions, images, tmp_pa
 
 def test_the_command_writes_a_checkpoint_of_ours(file, ours, tmp_path, capsys):
     output = tmp_path / "coco.pth.tar"
-    parameters, given = read_command_line(Parameters, "Converts", [str(file), str(output)], positional=("source", "output"))
+    parameters, given = read_command_line(
+        Parameters, "Converts", [str(file), str(output)], positional=("source", "output")
+    )
     assert given == {"source", "output"}
     assert main(parameters) == output
     assert "80 classes, person, bicycle" in capsys.readouterr().out
@@ -171,7 +209,12 @@ def test_the_command_asks_for_both_files(capsys):
 
 
 def test_the_command_names_what_is_wrong(tmp_path):
-    command = [sys.executable, ROOT / "convert_weights.py", tmp_path / "none.pth", tmp_path / "ours.pth.tar"]
+    command = [
+        sys.executable,
+        ROOT / "convert_weights.py",
+        tmp_path / "none.pth",
+        tmp_path / "ours.pth.tar",
+    ]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stderr.startswith(f"error: {tmp_path / 'none.pth'}: no such")
@@ -186,7 +229,9 @@ def test_vocs_classes_can_be_chosen_from_cocos_only(toy_checkpoint, tmp_path):
 
 
 def test_a_detector_of_other_classes_is_refused(tmp_path):
-    state = {name: torch.zeros(1).expand(tensor.shape) for name, tensor in ssd300_on_meta(5).items()}
+    state = {
+        name: torch.zeros(1).expand(tensor.shape) for name, tensor in ssd300_on_meta(5).items()
+    }
     path = tmp_path / "fine-tuned.pth"
     torch.save({**state, "backbone.scale_weight": torch.zeros(512)}, path)
     with pytest.raises(ValueError, match=re.escape(str(path)) + ".*91 classes"):
@@ -225,7 +270,9 @@ def test_a_failed_download_says_what_to_do(monkeypatch):
         raise OSError("no network\nat all")
 
     monkeypatch.setattr(SSD300_VGG16_Weights, "get_state_dict", fail)
-    with pytest.raises(UnavailableWeightsError, match=r"\(no network\): fetch https.*coco.*\.pth .*--checkpoint"):
+    with pytest.raises(
+        UnavailableWeightsError, match=r"\(no network\): fetch https.*coco.*\.pth .*--checkpoint"
+    ):
         load_model("coco")
 
 
@@ -239,7 +286,10 @@ def test_without_a_checkpoint_detect_offers_coco(tmp_path, monkeypatch):
 def test_detect_takes_the_file_as_it_is(file, tmp_path):
     Image.new("RGB", (60, 40), "red").save(tmp_path / "picture.png")
     parameters = detect_script.Parameters(
-        images=(str(tmp_path / "picture.png"),), checkpoint=str(file), output_folder=str(tmp_path), device="cpu"
+        images=(str(tmp_path / "picture.png"),),
+        checkpoint=str(file),
+        output_folder=str(tmp_path),
+        device="cpu",
     )
     (written,) = detect_script.main(parameters)
     assert Path(written).is_file()

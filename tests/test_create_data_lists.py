@@ -56,7 +56,9 @@ def server(monkeypatch):
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            if self.headers.get("Method") == "HEAD":  # torchvision's way of asking where a redirection leads; it reads no body
+            if (
+                self.headers.get("Method") == "HEAD"
+            ):  # torchvision's way of asking where a redirection leads; it reads no body
                 return
             self.server.fetched.append(self.path)
             self.server.go_on.wait()
@@ -72,7 +74,9 @@ def server(monkeypatch):
             archive = script.describe_archive(year, image_set)
             body = voc_archive(year, image_set)
             running.files[f"/{archive['filename']}"] = body
-            monkeypatch.setitem(archive, "url", f"http://127.0.0.1:{running.server_port}/{archive['filename']}")
+            monkeypatch.setitem(
+                archive, "url", f"http://127.0.0.1:{running.server_port}/{archive['filename']}"
+            )
             monkeypatch.setitem(archive, "md5", hashlib.md5(body).hexdigest())
         monkeypatch.setattr(script, "ARCHIVES", tuple((*names, 10_240) for names in SETS))
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
@@ -85,13 +89,23 @@ def server(monkeypatch):
 
 def download(folder, **changes):
     """Run with --download into a folder."""
-    main(Parameters(download=True, download_folder=str(folder), output_folder=str(folder / "lists"), **changes))
+    main(
+        Parameters(
+            download=True,
+            download_folder=str(folder),
+            output_folder=str(folder / "lists"),
+            **changes,
+        )
+    )
 
 
 def test_download_fetches_unpacks_and_writes_lists(server, tmp_path, capsys):
     download(tmp_path / "new")
     lists = read_lists(tmp_path / "new/lists")
-    assert [Path(path).name for path in lists["TRAIN_images"]] == ["2007_trainval.jpg", "2012_trainval.jpg"]
+    assert [Path(path).name for path in lists["TRAIN_images"]] == [
+        "2007_trainval.jpg",
+        "2012_trainval.jpg",
+    ]
     assert [Path(path).name for path in lists["TEST_images"]] == ["2007_test.jpg"]
     assert sorted(server.fetched) == sorted(server.files)
     assert capsys.readouterr().out.count(f"into {tmp_path / 'new'}\n") == 3
@@ -117,12 +131,17 @@ def test_truncated_archive_is_fetched_again(server, tmp_path):
 
 def test_a_year_that_is_not_wanted_is_not_fetched(server, tmp_path):
     download(tmp_path, voc12_path="")
-    assert sorted(server.fetched) == sorted(f"/{script.describe_archive(*names)['filename']}" for names in SETS[:2])
+    assert sorted(server.fetched) == sorted(
+        f"/{script.describe_archive(*names)['filename']}" for names in SETS[:2]
+    )
     assert len(read_lists(tmp_path / "lists")["TRAIN_images"]) == 1
 
 
 def test_nothing_to_fetch(server, tmp_path):
-    with pytest.raises(ValueError, match="--download: both --voc07-path and --voc12-path name other data: leave out"):
+    with pytest.raises(
+        ValueError,
+        match="--download: both --voc07-path and --voc12-path name other data: leave out",
+    ):
         download(tmp_path, voc07_path="", voc12_path="elsewhere")
     assert server.fetched == []
 
@@ -177,7 +196,10 @@ def test_disk_too_full(server, tmp_path, monkeypatch):
     # The other two have been unpacked, but their archives are much smaller than they should be
     free = 4 * 10**9 - 2 * 10_240 - 1
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, free))
-    with pytest.raises(RuntimeError, match=re.escape(str(tmp_path)) + r": 4\.0 GB needed, 4\.0 GB free: .*--download-folder"):
+    with pytest.raises(
+        RuntimeError,
+        match=re.escape(str(tmp_path)) + r": 4\.0 GB needed, 4\.0 GB free: .*--download-folder",
+    ):
         download(tmp_path)
     assert server.fetched == []
     free += 1
@@ -186,8 +208,15 @@ def test_disk_too_full(server, tmp_path, monkeypatch):
 
 
 def test_real_addresses_are_those_of_the_three_archives():
-    files = [script.describe_archive(year, image_set)["filename"] for year, image_set, _ in script.ARCHIVES]
-    assert files == ["VOCtrainval_06-Nov-2007.tar", "VOCtest_06-Nov-2007.tar", "VOCtrainval_11-May-2012.tar"]
+    files = [
+        script.describe_archive(year, image_set)["filename"]
+        for year, image_set, _ in script.ARCHIVES
+    ]
+    assert files == [
+        "VOCtrainval_06-Nov-2007.tar",
+        "VOCtest_06-Nov-2007.tar",
+        "VOCtrainval_11-May-2012.tar",
+    ]
     assert [names[:2] for names in script.ARCHIVES] == list(SETS)
 
 
@@ -200,7 +229,16 @@ def test_toy_and_download_exclude_each_other(tmp_path):
 
 
 def test_command_line_ends_with_a_message(tmp_path):
-    command = [sys.executable, Path(script.__file__), "--voc07-path", "nowhere", "--voc12-path", "", "--output-folder", "lists"]
+    command = [
+        sys.executable,
+        Path(script.__file__),
+        "--voc07-path",
+        "nowhere",
+        "--voc12-path",
+        "",
+        "--output-folder",
+        "lists",
+    ]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert result.stderr.startswith("error: nowhere: no such folder")

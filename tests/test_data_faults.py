@@ -52,7 +52,10 @@ def replace_by_small_picture(path):
 @pytest.fixture
 def voc(tmp_path):
     """A folder in VOC layout with pictures of 100 x 80 pixels: images 0 to 5 for training, 6 to 11 for testing."""
-    annotations = [{str(number): annotation_xml(CAR) for number in numbers} for numbers in (range(6), range(6, 12))]
+    annotations = [
+        {str(number): annotation_xml(CAR) for number in numbers}
+        for numbers in (range(6), range(6, 12))
+    ]
     folder = Path(make_voc(tmp_path / "voc", *annotations))
     for path in (folder / "JPEGImages").iterdir():
         draw(path)
@@ -63,7 +66,12 @@ def verify(folder, workers=0):
     """Run with --verify; returns the message of the error that stops it, line by line."""
     output_folder = folder.parent / "lists"
     parameters = Parameters(
-        voc07_path=str(folder), voc12_path="", output_folder=str(output_folder), labels=("car",), verify=True, workers=workers
+        voc07_path=str(folder),
+        voc12_path="",
+        output_folder=str(output_folder),
+        labels=("car",),
+        verify=True,
+        workers=workers,
     )
     with pytest.raises(ValueError, match="no lists were written") as raised:
         main(parameters)
@@ -72,7 +80,15 @@ def verify(folder, workers=0):
 
 
 def test_verify_writes_the_lists_where_all_is_well(voc, capsys):
-    main(Parameters(voc07_path=str(voc), voc12_path="", output_folder=str(voc / "lists"), verify=True, workers=2))
+    main(
+        Parameters(
+            voc07_path=str(voc),
+            voc12_path="",
+            output_folder=str(voc / "lists"),
+            verify=True,
+            workers=2,
+        )
+    )
     output = capsys.readouterr()
     assert "All 12 pictures are whole and agree with their annotations." in output.out
     assert "verifying: 100%" in output.err
@@ -123,8 +139,18 @@ def test_an_image_for_training_and_for_testing_is_verified_once(voc):
 
 def test_annotations_without_a_size_and_degenerate_boxes_are_no_faults(voc):
     (voc / "Annotations/0.xml").write_text(annotation_xml(CAR, ("car", (5, 5, 5, 9)), size=""))
-    (voc / "Annotations/1.xml").write_text(annotation_xml(CAR, size="<size><width>0</width><height>0</height></size>"))
-    main(Parameters(voc07_path=str(voc), voc12_path="", output_folder=str(voc / "lists"), verify=True, workers=0))
+    (voc / "Annotations/1.xml").write_text(
+        annotation_xml(CAR, size="<size><width>0</width><height>0</height></size>")
+    )
+    main(
+        Parameters(
+            voc07_path=str(voc),
+            voc12_path="",
+            output_folder=str(voc / "lists"),
+            verify=True,
+            workers=0,
+        )
+    )
 
 
 def test_the_script_ends_with_the_list_of_faults(voc):
@@ -152,7 +178,9 @@ def test_two_pictures_of_one_name_are_an_error_only_if_the_name_is_listed(voc):
     draw(voc / "JPEGImages/unlisted.jpg")
     main(parameters)
     draw(voc / "JPEGImages/7.png")
-    with pytest.raises(ValueError, match=r"7\.jpg: 7\.png has the same name: take away the one that is not meant"):
+    with pytest.raises(
+        ValueError, match=r"7\.jpg: 7\.png has the same name: take away the one that is not meant"
+    ):
         main(parameters)
 
 
@@ -171,7 +199,14 @@ def spoilt_copy(small_toy, folder, name, spoil):
     """A copy of the toy data with one picture spoilt after its lists were made; and that picture's path."""
     shutil.copytree(small_toy, folder)
     for path in folder.glob("*_images.json"):
-        path.write_text(json.dumps([str(folder / "JPEGImages" / Path(image).name) for image in json.loads(path.read_text())]))
+        path.write_text(
+            json.dumps(
+                [
+                    str(folder / "JPEGImages" / Path(image).name)
+                    for image in json.loads(path.read_text())
+                ]
+            )
+        )
     spoil(folder / "JPEGImages" / name)
     return folder / "JPEGImages" / name
 
@@ -180,13 +215,25 @@ def spoilt_copy(small_toy, folder, name, spoil):
     ("name", "spoil", "workers", "reason"),
     [
         ("000002.jpg", truncate, 2, "not readable as a picture (image file is truncated"),
-        ("000001.jpg", replace_by_small_picture, 0, "has an object outside the picture (10 x 8 pixels): correct"),
+        (
+            "000001.jpg",
+            replace_by_small_picture,
+            0,
+            "has an object outside the picture (10 x 8 pixels): correct",
+        ),
         ("000002.jpg", Path.unlink, 2, "no such file"),
         ("000003.jpg", replace_by_folder, 0, "no such file"),
-        ("000003.jpg", replace_by_note, 2, "not readable as a picture (none of BMP, GIF, "),  # found in the validation
+        (
+            "000003.jpg",
+            replace_by_note,
+            2,
+            "not readable as a picture (none of BMP, GIF, ",
+        ),  # found in the validation
     ],
 )
-def test_training_stops_with_the_path_and_the_remedy(small_toy, tmp_path, name, spoil, workers, reason):
+def test_training_stops_with_the_path_and_the_remedy(
+    small_toy, tmp_path, name, spoil, workers, reason
+):
     path = spoilt_copy(small_toy, tmp_path / "toy", name, spoil)
     options = {
         "data-folder": tmp_path / "toy", "output-folder": tmp_path, "iterations": 1, "workers": workers, "device": "cpu",
@@ -203,13 +250,24 @@ def test_training_stops_with_the_path_and_the_remedy(small_toy, tmp_path, name, 
 
 @pytest.mark.parametrize(
     ("spoil", "workers"),
-    [(truncate, 0), (truncate, 2), (replace_by_note, 0), (replace_by_folder, 0), (replace_by_small_picture, 0), (Path.unlink, 0)],
+    [
+        (truncate, 0),
+        (truncate, 2),
+        (replace_by_note, 0),
+        (replace_by_folder, 0),
+        (replace_by_small_picture, 0),
+        (Path.unlink, 0),
+    ],
 )
 @pytest.mark.parametrize(("split", "name"), [("TRAIN", "000002.jpg"), ("TEST", "000003.jpg")])
-def test_a_picture_spoilt_during_training_is_named(small_toy, tmp_path, split, name, spoil, workers):
+def test_a_picture_spoilt_during_training_is_named(
+    small_toy, tmp_path, split, name, spoil, workers
+):
     spoilt_copy(small_toy, tmp_path / "toy", name, lambda path: None)
     dataset = PascalVOCDataset(tmp_path / "toy", split)
-    loader = DataLoader(dataset, 1, num_workers=workers, collate_fn=collate_fn, persistent_workers=workers > 0)
+    loader = DataLoader(
+        dataset, 1, num_workers=workers, collate_fn=collate_fn, persistent_workers=workers > 0
+    )
     assert len(list(loader)) == len(dataset)
     path = tmp_path / "toy/JPEGImages" / name
     spoil(path)

@@ -9,7 +9,14 @@ import pytest
 
 from create_data_lists import Parameters, main
 from folders import CAR, annotation_xml, make_voc, object_xml, read_lists
-from utils import AnnotationError, create_data_lists, find_images, parse_annotation, read_image_ids, voc_labels
+from utils import (
+    AnnotationError,
+    create_data_lists,
+    find_images,
+    parse_annotation,
+    read_image_ids,
+    voc_labels,
+)
 
 
 def read_summary(text):
@@ -65,18 +72,24 @@ def test_the_whole_image_is_a_box_of_its_size(tmp_path):
 
 
 def test_float_coordinates_are_kept(tmp_path):
-    (obj,) = parse(tmp_path, annotation_xml(("car", ("45.70000076293945", " 21.5 ", "50.25", "6e1"))))
+    (obj,) = parse(
+        tmp_path, annotation_xml(("car", ("45.70000076293945", " 21.5 ", "50.25", "6e1")))
+    )
     assert obj["box"] == [44.70000076293945, 20.5, 50.25, 60]
 
 
 @pytest.mark.parametrize(("tag", "difficult"), [("0", 0), ("1", 1), (" 1 ", 1)])
 def test_difficult_tag(tmp_path, tag, difficult):
-    (obj,) = parse(tmp_path, annotation_xml(object_xml("car", CAR[1], f"<difficult>{tag}</difficult>")))
+    (obj,) = parse(
+        tmp_path, annotation_xml(object_xml("car", CAR[1], f"<difficult>{tag}</difficult>"))
+    )
     assert obj["difficult"] == difficult
     assert obj["repairs"] == []
 
 
-@pytest.mark.parametrize("tag", ["", "<difficult/>", "<difficult> </difficult>", "<difficult>Unspecified</difficult>"])
+@pytest.mark.parametrize(
+    "tag", ["", "<difficult/>", "<difficult> </difficult>", "<difficult>Unspecified</difficult>"]
+)
 def test_missing_difficult_tag_counts_as_not_difficult(tmp_path, tag):
     (obj,) = parse(tmp_path, annotation_xml(object_xml("car", CAR[1], tag)))
     assert obj["difficult"] == 0
@@ -102,9 +115,15 @@ def test_boxes_that_need_repair(tmp_path, box, expected, repair):
     assert obj["repairs"] == [repair]
 
 
-@pytest.mark.parametrize("size", ["", "<width/>", "<width>0</width><height>0</height>", "<width>?</width><height>-1</height>"])
+@pytest.mark.parametrize(
+    "size",
+    ["", "<width/>", "<width>0</width><height>0</height>", "<width>?</width><height>-1</height>"],
+)
 def test_without_a_size_nothing_is_clipped_at_the_high_edges(tmp_path, size):
-    (obj,) = parse(tmp_path, annotation_xml(("car", (-3, 21, 999, 888)), size=f"<size>{size}</size>" if size else ""))
+    (obj,) = parse(
+        tmp_path,
+        annotation_xml(("car", (-3, 21, 999, 888)), size=f"<size>{size}</size>" if size else ""),
+    )
     assert obj["box"] == [0, 20, 999, 888]
 
 
@@ -117,13 +136,19 @@ def test_boxes_of_parts_are_not_mistaken_for_the_object(tmp_path):
 
 @pytest.mark.parametrize("edge", ["xmin", "ymin", "xmax", "ymax"])
 def test_missing_coordinate(tmp_path, edge):
-    with pytest.raises(AnnotationError, match=rf"000001\.xml: .*no <bndbox/{edge}>: correct the file, or take the image out"):
+    with pytest.raises(
+        AnnotationError,
+        match=rf"000001\.xml: .*no <bndbox/{edge}>: correct the file, or take the image out",
+    ):
         parse(tmp_path, re.sub(f"<{edge}>.*</{edge}>", "", annotation_xml(CAR)))
 
 
 @pytest.mark.parametrize("value", ["left", "nan", "inf", "-inf", "1,5"])
 def test_coordinate_that_is_no_number(tmp_path, value):
-    with pytest.raises(AnnotationError, match=rf"000001\.xml: <ymin> should be a number.*{value}.*: correct the file, or take"):
+    with pytest.raises(
+        AnnotationError,
+        match=rf"000001\.xml: <ymin> should be a number.*{value}.*: correct the file, or take",
+    ):
         parse(tmp_path, annotation_xml(("car", (11, value, 50, 60))))
 
 
@@ -134,10 +159,19 @@ def test_missing_class_name(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "<annotation>", "<annotation><object></annotation>", "no XML", '<?xml version="1.0" encoding="nonsense"?><a/>']
+    "text",
+    [
+        "",
+        "<annotation>",
+        "<annotation><object></annotation>",
+        "no XML",
+        '<?xml version="1.0" encoding="nonsense"?><a/>',
+    ],
 )
 def test_malformed_xml(tmp_path, text):
-    with pytest.raises(AnnotationError, match=r"000001\.xml: not readable as XML .*: correct it or fetch it again"):
+    with pytest.raises(
+        AnnotationError, match=r"000001\.xml: not readable as XML .*: correct it or fetch it again"
+    ):
         parse(tmp_path, text)
 
 
@@ -151,7 +185,9 @@ def test_annotation_without_objects(tmp_path):
 def test_read_image_ids(tmp_path, capsys):
     """Repeated names count once, empty lines not at all, and VOC's lists of one class have a second column."""
     folder = make_voc(tmp_path / "voc", {})
-    (tmp_path / "voc/ImageSets/Main/trainval.txt").write_bytes(b"\xef\xbb\xbf000002\r\n000001  1\r\n\r\n000002\r\n")
+    (tmp_path / "voc/ImageSets/Main/trainval.txt").write_bytes(
+        b"\xef\xbb\xbf000002\r\n000001  1\r\n\r\n000002\r\n"
+    )
     assert read_image_ids(folder, "trainval") == ["000002", "000001"]
     assert "trainval.txt: 1 repeated names are taken once" in capsys.readouterr().out
 
@@ -171,7 +207,9 @@ def test_images_for_training_and_testing_are_pointed_out(tmp_path, capsys):
 @pytest.mark.parametrize("objects", [(), (("background", CAR[1]),)])
 def test_labels_auto_must_find_classes(tmp_path, objects):
     folder = make_voc(tmp_path / "voc", {"a": annotation_xml(*objects)}, {})
-    with pytest.raises(ValueError, match=r"voc: --labels auto found the classes .*correct the annotations"):
+    with pytest.raises(
+        ValueError, match=r"voc: --labels auto found the classes .*correct the annotations"
+    ):
         create_data_lists(folder, "", tmp_path, labels="auto")
 
 
@@ -182,33 +220,45 @@ def test_one_class_name_is_no_list_of_names(tmp_path):
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere: no such folder: .*--voc07-path.*--download.*--toy"):
+    with pytest.raises(
+        FileNotFoundError, match=r"nowhere: no such folder: .*--voc07-path.*--download.*--toy"
+    ):
         create_data_lists(str(tmp_path / "nowhere"), "", tmp_path)
 
 
 def test_missing_list(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"ImageSets.Main.test\.txt: no such list: write it"):
+    with pytest.raises(
+        FileNotFoundError, match=r"ImageSets.Main.test\.txt: no such list: write it"
+    ):
         create_data_lists(make_voc(tmp_path / "voc", {"a": annotation_xml(CAR)}), "", tmp_path)
 
 
 def test_missing_image_folder(tmp_path):
     folder = make_voc(tmp_path / "voc", {"a": annotation_xml(CAR)}, {})
     shutil.rmtree(tmp_path / "voc/JPEGImages")
-    with pytest.raises(FileNotFoundError, match=r"JPEGImages: no such folder: put the photographs there"):
+    with pytest.raises(
+        FileNotFoundError, match=r"JPEGImages: no such folder: put the photographs there"
+    ):
         create_data_lists(folder, "", tmp_path)
 
 
 def test_missing_image(tmp_path):
     folder = make_voc(tmp_path / "voc", {"a": annotation_xml(CAR), "b": annotation_xml(CAR)}, {})
     (tmp_path / "voc/JPEGImages/b.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"JPEGImages.b\.jpg: no such file: bring it back, or take b out of .*trainval"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"JPEGImages.b\.jpg: no such file: bring it back, or take b out of .*trainval",
+    ):
         create_data_lists(folder, "", tmp_path)
 
 
 def test_missing_annotation(tmp_path):
     folder = make_voc(tmp_path / "voc", {"a": annotation_xml(CAR)}, {"b": annotation_xml(CAR)})
     (tmp_path / "voc/Annotations/b.xml").unlink()
-    with pytest.raises(FileNotFoundError, match=r"Annotations.b\.xml: no such file: bring it back, or take b .*test\.txt"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"Annotations.b\.xml: no such file: bring it back, or take b .*test\.txt",
+    ):
         create_data_lists(folder, "", tmp_path)
 
 
@@ -221,13 +271,18 @@ def test_bad_annotation_stops_and_leaves_no_lists(tmp_path):
 
 def test_class_that_is_not_among_the_labels(tmp_path):
     folder = make_voc(tmp_path / "voc", {"a": annotation_xml(CAR, ("unicorn", CAR[1]))}, {})
-    with pytest.raises(AnnotationError, match=r"a\.xml: class 'unicorn' is not among the labels \(car, cow\): .*--labels auto"):
+    with pytest.raises(
+        AnnotationError,
+        match=r"a\.xml: class 'unicorn' is not among the labels \(car, cow\): .*--labels auto",
+    ):
         create_data_lists(folder, "", tmp_path, labels=("car", "cow"))
 
 
 def test_background_is_no_class_of_an_object(tmp_path):
     folder = make_voc(tmp_path / "voc", {"a": annotation_xml(("background", CAR[1]))}, {})
-    with pytest.raises(AnnotationError, match=r"a\.xml: class 'background' is not among the labels"):
+    with pytest.raises(
+        AnnotationError, match=r"a\.xml: class 'background' is not among the labels"
+    ):
         create_data_lists(folder, "", tmp_path)
 
 
@@ -238,25 +293,40 @@ def test_both_paths_empty(tmp_path):
 
 def test_no_usable_training_image(tmp_path):
     folder = make_voc(tmp_path / "voc", {"a": annotation_xml()}, {"b": annotation_xml(CAR)})
-    with pytest.raises(ValueError, match="voc: no training image has a usable object: look at the counts"):
+    with pytest.raises(
+        ValueError, match="voc: no training image has a usable object: look at the counts"
+    ):
         create_data_lists(folder, "", tmp_path)
 
 
 def test_lists_of_two_folders(tmp_path):
     """Both trainval sets are for training, the first one's test set for testing; paths are absolute."""
-    first = make_voc(tmp_path / "2007", {"a": annotation_xml(CAR)}, {"t": annotation_xml(("cow", (1, 1, 9, 9)))})
-    second = make_voc(tmp_path / "2012", {"b": annotation_xml(CAR, ("CAT", (2, 3, 4, 5)))}, {"u": annotation_xml(CAR)})
+    first = make_voc(
+        tmp_path / "2007", {"a": annotation_xml(CAR)}, {"t": annotation_xml(("cow", (1, 1, 9, 9)))}
+    )
+    second = make_voc(
+        tmp_path / "2012",
+        {"b": annotation_xml(CAR, ("CAT", (2, 3, 4, 5)))},
+        {"u": annotation_xml(CAR)},
+    )
     create_data_lists(first, second, tmp_path / "new" / "lists")
     lists = read_lists(tmp_path / "new" / "lists")
-    assert lists["TRAIN_images"] == [str(tmp_path / "2007/JPEGImages/a.jpg"), str(tmp_path / "2012/JPEGImages/b.jpg")]
+    assert lists["TRAIN_images"] == [
+        str(tmp_path / "2007/JPEGImages/a.jpg"),
+        str(tmp_path / "2012/JPEGImages/b.jpg"),
+    ]
     assert lists["TEST_images"] == [str(tmp_path / "2007/JPEGImages/t.jpg")]
     car, cat, cow = (voc_labels.index(name) + 1 for name in ("car", "cat", "cow"))
     assert lists["TRAIN_objects"] == [
         {"boxes": [[10, 20, 50, 60]], "labels": [car], "difficulties": [0]},
         {"boxes": [[10, 20, 50, 60], [1, 2, 4, 5]], "labels": [car, cat], "difficulties": [0, 0]},
     ]
-    assert lists["TEST_objects"] == [{"boxes": [[0, 0, 9, 9]], "labels": [cow], "difficulties": [0]}]
-    assert lists["label_map"] == {"background": 0} | {name: number for number, name in enumerate(voc_labels, start=1)}
+    assert lists["TEST_objects"] == [
+        {"boxes": [[0, 0, 9, 9]], "labels": [cow], "difficulties": [0]}
+    ]
+    assert lists["label_map"] == {"background": 0} | {
+        name: number for number, name in enumerate(voc_labels, start=1)
+    }
 
 
 def test_relative_folders_give_absolute_paths(tmp_path, monkeypatch):
@@ -277,12 +347,22 @@ def test_only_the_second_folder(tmp_path, test):
 
 
 def test_training_images_without_usable_object_are_left_out_and_test_images_stay(tmp_path, capsys):
-    annotations = {"empty": annotation_xml(), "line": annotation_xml(("car", (5, 5, 5, 9))), "good": annotation_xml(CAR)}
-    folder = make_voc(tmp_path / "voc", annotations, {f"test_{name}": text for name, text in annotations.items()})
+    annotations = {
+        "empty": annotation_xml(),
+        "line": annotation_xml(("car", (5, 5, 5, 9))),
+        "good": annotation_xml(CAR),
+    }
+    folder = make_voc(
+        tmp_path / "voc", annotations, {f"test_{name}": text for name, text in annotations.items()}
+    )
     create_data_lists(folder, "", tmp_path)
     lists = read_lists(tmp_path)
     assert [Path(path).stem for path in lists["TRAIN_images"]] == ["good"]
-    assert [Path(path).stem for path in lists["TEST_images"]] == ["test_empty", "test_line", "test_good"]
+    assert [Path(path).stem for path in lists["TEST_images"]] == [
+        "test_empty",
+        "test_line",
+        "test_good",
+    ]
     assert [len(entry["boxes"]) for entry in lists["TEST_objects"]] == [0, 0, 1]
     summary = check_summary(capsys.readouterr().out)
     assert summary["TRAIN"]["images"] == (3, 1, 2)
@@ -296,17 +376,38 @@ def test_summary_counts_every_repair(tmp_path, capsys):
     ]  # fmt: skip
     create_data_lists(make_voc(tmp_path / "voc", {"a": annotation_xml(*objects)}, {}), "", tmp_path)
     table = check_summary(capsys.readouterr().out)["TRAIN"]
-    expected = {"objects": 4, "kept": 2, "difficult": 0, "clipped": 1, "degenerate": 1, "outside": 1, "no difficult tag": 0}
+    expected = {
+        "objects": 4,
+        "kept": 2,
+        "difficult": 0,
+        "clipped": 1,
+        "degenerate": 1,
+        "outside": 1,
+        "no difficult tag": 0,
+    }
     assert table["car"] == expected
-    expected = {"objects": 2, "kept": 2, "difficult": 1, "clipped": 0, "degenerate": 0, "outside": 0, "no difficult tag": 1}
+    expected = {
+        "objects": 2,
+        "kept": 2,
+        "difficult": 1,
+        "clipped": 0,
+        "degenerate": 0,
+        "outside": 0,
+        "no difficult tag": 1,
+    }
     assert table["cow"] == expected
     assert table["sofa"] == dict.fromkeys(expected, 0)
 
 
 def test_labels_auto_collects_names_in_any_case(tmp_path):
-    first = {"a": annotation_xml(("Zebra", CAR[1]), ("ant", CAR[1])), "b": annotation_xml(("ZEBRA", CAR[1]))}
+    first = {
+        "a": annotation_xml(("Zebra", CAR[1]), ("ant", CAR[1])),
+        "b": annotation_xml(("ZEBRA", CAR[1])),
+    }
     folder = make_voc(tmp_path / "voc", first, {"t": annotation_xml(("moth", CAR[1]))})
-    main(Parameters(voc07_path=folder, voc12_path="", output_folder=str(tmp_path), labels=("auto",)))
+    main(
+        Parameters(voc07_path=folder, voc12_path="", output_folder=str(tmp_path), labels=("auto",))
+    )
     lists = read_lists(tmp_path)
     assert lists["label_map"] == {"background": 0, "ant": 1, "moth": 2, "Zebra": 3}
     assert [entry["labels"] for entry in lists["TRAIN_objects"]] == [[3, 1], [3]]
@@ -314,7 +415,11 @@ def test_labels_auto_collects_names_in_any_case(tmp_path):
 
 def test_labels_are_numbered_in_their_order(tmp_path):
     folder = make_voc(tmp_path / "voc", {"a": annotation_xml(CAR, ("cow", CAR[1]))}, {})
-    main(Parameters(voc07_path=folder, voc12_path="", output_folder=str(tmp_path), labels=("Cow", "Car")))
+    main(
+        Parameters(
+            voc07_path=folder, voc12_path="", output_folder=str(tmp_path), labels=("Cow", "Car")
+        )
+    )
     lists = read_lists(tmp_path)
     assert lists["label_map"] == {"background": 0, "Cow": 1, "Car": 2}
     assert lists["TRAIN_objects"][0]["labels"] == [2, 1]
@@ -323,7 +428,9 @@ def test_labels_are_numbered_in_their_order(tmp_path):
 @pytest.mark.parametrize("labels", [("car", "CAR"), ("car", "background"), ()])
 def test_bad_labels(tmp_path, labels):
     folder = make_voc(tmp_path / "voc", {"a": annotation_xml(CAR)}, {})
-    with pytest.raises(ValueError, match="labels: expected different class names without 'background'"):
+    with pytest.raises(
+        ValueError, match="labels: expected different class names without 'background'"
+    ):
         create_data_lists(folder, "", tmp_path, labels=labels)
 
 
@@ -334,7 +441,9 @@ def test_other_picture_formats(tmp_path, ending):
     (images / "a.jpg").rename(images / f"a{ending}")
     (images / "a.txt").write_text("not a picture")
     faults = []
-    assert find_images(folder, "trainval", faults) == [(str(images / f"a{ending}"), tmp_path / "voc/Annotations/a.xml")]
+    assert find_images(folder, "trainval", faults) == [
+        (str(images / f"a{ending}"), tmp_path / "voc/Annotations/a.xml")
+    ]
     assert faults == []
 
 
@@ -346,7 +455,9 @@ def test_real_voc(voc_annotations, tmp_path, capsys):
     """All annotations of VOC2007 and VOC2012. 47,223 and 14,976 objects are what the data's own documentation counts."""
     main(
         Parameters(
-            voc07_path=str(voc_annotations / "VOC2007"), voc12_path=str(voc_annotations / "VOC2012"), output_folder=str(tmp_path)
+            voc07_path=str(voc_annotations / "VOC2007"),
+            voc12_path=str(voc_annotations / "VOC2012"),
+            output_folder=str(tmp_path),
         )
     )
     summary = check_summary(capsys.readouterr().out)
@@ -360,22 +471,41 @@ def test_real_voc(voc_annotations, tmp_path, capsys):
         assert len(boxes) == summary[split]["all"]["kept"]
         assert (boxes[:, :2] >= 0).all()
         assert (boxes[:, 2:] > boxes[:, :2]).all()
-    difficulties = [difficult for entry in lists["TEST_objects"] for difficult in entry["difficulties"]]
+    difficulties = [
+        difficult for entry in lists["TEST_objects"] for difficult in entry["difficulties"]
+    ]
     assert difficulties.count(0) == 12_032
 
 
 @pytest.mark.parametrize("labels", [("RBC", "WBC", "Platelets"), ("auto",)])
 def test_blood_cells(blood_cells, tmp_path, capsys, labels):
-    main(Parameters(voc07_path=str(blood_cells), voc12_path="", output_folder=str(tmp_path), labels=labels))
+    main(
+        Parameters(
+            voc07_path=str(blood_cells), voc12_path="", output_folder=str(tmp_path), labels=labels
+        )
+    )
     summary = check_summary(capsys.readouterr().out)
     counts = {
-        name: [summary["TRAIN"][name][column] + summary["TEST"][name][column] for column in ("objects", "degenerate")]
+        name: [
+            summary["TRAIN"][name][column] + summary["TEST"][name][column]
+            for column in ("objects", "degenerate")
+        ]
         for name in ("RBC", "WBC", "Platelets", "all")
     }
     assert [count[0] for count in counts.values()] == [4155, 372, 361, 4888]
     assert counts["all"][1] == 2
     lists = read_lists(tmp_path)
-    assert list(lists["label_map"]) == ["background", *(("Platelets", "RBC", "WBC") if labels == ("auto",) else labels)]
-    assert sum(len(entry["boxes"]) for split in ("TRAIN", "TEST") for entry in lists[f"{split}_objects"]) == 4886
+    assert list(lists["label_map"]) == [
+        "background",
+        *(("Platelets", "RBC", "WBC") if labels == ("auto",) else labels),
+    ]
+    assert (
+        sum(
+            len(entry["boxes"])
+            for split in ("TRAIN", "TEST")
+            for entry in lists[f"{split}_objects"]
+        )
+        == 4886
+    )
     assert (len(lists["TRAIN_images"]), len(lists["TEST_images"])) == (292, 72)
     assert all(Path(path).is_file() for path in lists["TRAIN_images"] + lists["TEST_images"])

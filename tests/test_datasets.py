@@ -31,7 +31,11 @@ ENTRIES = [
     {"boxes": [[0, 0, 100, 80]], "labels": [2], "difficulties": [0]},
     {"boxes": [], "labels": [], "difficulties": []},
     {"boxes": [[5.5, 6.25, 30, 40]], "labels": [1], "difficulties": [1]},
-    {"boxes": [[1, 2, 33, 44], [40, 40, 90, 70], [60, 10, 95, 30]], "labels": [2, 1, 1], "difficulties": [0, 0, 0]},
+    {
+        "boxes": [[1, 2, 33, 44], [40, 40, 90, 70], [60, 10, 95, 30]],
+        "labels": [2, 1, 1],
+        "difficulties": [0, 0, 0],
+    },
 ]
 
 
@@ -63,8 +67,13 @@ def data_folder(tmp_path):
 
 def same(item_1, item_2):
     """Whether two items, or two batches, are equal in all their tensors."""
-    flat_1, flat_2 = ([t for part in item for t in ([part] if torch.is_tensor(part) else part)] for item in (item_1, item_2))
-    return len(flat_1) == len(flat_2) and all(torch.equal(t_1, t_2) for t_1, t_2 in zip(flat_1, flat_2, strict=True))
+    flat_1, flat_2 = (
+        [t for part in item for t in ([part] if torch.is_tensor(part) else part)]
+        for item in (item_1, item_2)
+    )
+    return len(flat_1) == len(flat_2) and all(
+        torch.equal(t_1, t_2) for t_1, t_2 in zip(flat_1, flat_2, strict=True)
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------------- lists
@@ -92,7 +101,12 @@ def test_read_list_names_the_file_that_is_not_json(content, tmp_path):
 
 # -------------------------------------------------------------------------------------------------------------- pictures
 
-CORNERS = {(0, 0): (250, 10, 20), (0, 1): (30, 240, 40), (1, 0): (50, 60, 230), (1, 1): (240, 240, 10)}  # (low, right): colour
+CORNERS = {
+    (0, 0): (250, 10, 20),
+    (0, 1): (30, 240, 40),
+    (1, 0): (50, 60, 230),
+    (1, 1): (240, 240, 10),
+}  # (low, right): colour
 
 
 def four_corners():
@@ -131,7 +145,9 @@ def test_coloured_pictures_of_any_mode_are_read_as_rgb(mode, ending, tmp_path):
     assert_four_corners(read_image(path), list(CORNERS.values()), tolerance=12)
 
 
-@pytest.mark.parametrize(("mode", "ending"), [("L", "png"), ("L", "jpg"), ("LA", "png"), ("P", "gif")])
+@pytest.mark.parametrize(
+    ("mode", "ending"), [("L", "png"), ("L", "jpg"), ("LA", "png"), ("P", "gif")]
+)
 def test_grey_pictures_of_any_mode_are_read_as_rgb(mode, ending, tmp_path):
     grey = Image.fromarray(four_corners()).convert("L")
     path = tmp_path / f"x.{ending}"
@@ -144,7 +160,9 @@ def test_black_and_white_pictures_are_read_as_rgb(tmp_path):
     black_and_white = Image.new("1", (30, 20))
     black_and_white.paste(1, (15, 0, 30, 20))
     black_and_white.save(tmp_path / "x.png")
-    assert_four_corners(read_image(tmp_path / "x.png"), [[0] * 3, [255] * 3, [0] * 3, [255] * 3], tolerance=0)
+    assert_four_corners(
+        read_image(tmp_path / "x.png"), [[0] * 3, [255] * 3, [0] * 3, [255] * 3], tolerance=0
+    )
 
 
 @pytest.mark.parametrize("transparency", [3, bytes([0, 128, 255])], ids=str)
@@ -154,7 +172,11 @@ def test_palettes_with_transparency_are_read_without_a_warning(transparency, tmp
 
 
 def test_grey_pictures_of_16_bits_are_scaled_to_8_or_refused_but_not_read_as_white(tmp_path):
-    levels = np.array([[0, 20_000], [40_000, 65_535]], dtype=np.uint16).repeat(10, axis=0).repeat(15, axis=1)
+    levels = (
+        np.array([[0, 20_000], [40_000, 65_535]], dtype=np.uint16)
+        .repeat(10, axis=0)
+        .repeat(15, axis=1)
+    )
     Image.fromarray(levels).save(tmp_path / "x.png")
     try:
         image = read_image(tmp_path / "x.png")
@@ -190,9 +212,13 @@ def test_pictures_are_turned_upright_by_their_exif_orientation(orientation, endi
 def test_boxes_refer_to_the_upright_picture(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(np.ascontiguousarray(STORED[6](four_corners()))).save(tmp_path / "x.png", exif=exif)
+    Image.fromarray(np.ascontiguousarray(STORED[6](four_corners()))).save(
+        tmp_path / "x.png", exif=exif
+    )
     entry = {"boxes": [[15, 10, 30, 20]], "labels": [1], "difficulties": [0]}
-    image, boxes, _, _ = PascalVOCDataset(write_lists(tmp_path, [tmp_path / "x.png"], [entry]), "TEST")[0]
+    image, boxes, _, _ = PascalVOCDataset(
+        write_lists(tmp_path, [tmp_path / "x.png"], [entry]), "TEST"
+    )[0]
     assert boxes.tolist() == [[0.5, 0.5, 1, 1]]
     quarter = image[:, 160:, 160:].flatten(1)
     assert (quarter == quarter[:, :1]).all(), "the box holds one colour"
@@ -208,7 +234,10 @@ def photograph(width, height):
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6])
-@pytest.mark.parametrize(("mode", "ending"), [("RGB", "jpg"), ("L", "jpg"), ("CMYK", "jpg"), ("RGB", "png"), ("P", "png")])
+@pytest.mark.parametrize(
+    ("mode", "ending"),
+    [("RGB", "jpg"), ("L", "jpg"), ("CMYK", "jpg"), ("RGB", "png"), ("P", "png")],
+)
 def test_a_picture_file_resizes_like_the_decoded_picture(mode, ending, orientation, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -217,7 +246,11 @@ def test_a_picture_file_resizes_like_the_decoded_picture(mode, ending, orientati
     (image.quantize(64) if mode == "P" else image.convert(mode)).save(path, exif=exif)
     picture, whole = PictureFile(path), read_image(path)
     assert (picture.width, picture.height) == whole.size
-    for size, box in (((300, 300), (0, 0, *whole.size)), ((120, 90), (10.5, 20.25, 100, 110)), ((30, 20), (0, 0, 30, 20))):
+    for size, box in (
+        ((300, 300), (0, 0, *whole.size)),
+        ((120, 90), (10.5, 20.25, 100, 110)),
+        ((30, 20), (0, 0, 30, 20)),
+    ):
         expected = np.array(whole.resize(size, Image.Resampling.BILINEAR, box))
         assert (np.array(picture.resize(size, Image.Resampling.BILINEAR, box)) == expected).all()
 
@@ -227,7 +260,11 @@ def test_a_jpeg_file_is_decoded_at_a_fraction_of_its_size_without_visible_loss(t
     whole = read_image(tmp_path / "x.jpg")
     for size, box, scale in (
         ((300, 300), (0, 0, 1200, 901), 2),
-        ((300, 300), (0, 0, 1200, 890), 1),  # 445 rows would be left of the half, less than 1.5 x 300
+        (
+            (300, 300),
+            (0, 0, 1200, 890),
+            1,
+        ),  # 445 rows would be left of the half, less than 1.5 x 300
         ((200, 150), (0, 0, 1200, 901), 4),
         ((100, 74), (0, 0, 1200, 901), 8),
         ((20, 10), (0, 0, 1200, 901), 8),  # the decoder can not do less
@@ -249,7 +286,9 @@ def test_a_picture_file_that_was_decoded_small_can_be_decoded_large(tmp_path):
     picture, box = PictureFile(tmp_path / "x.jpg"), (0, 0, 1200, 901)
     for size in ((30, 30), (300, 300), (600, 600), (600, 600), (30, 30)):
         fresh = PictureFile(tmp_path / "x.jpg").resize(size, Image.Resampling.BILINEAR, box)
-        difference = np.array(picture.resize(size, Image.Resampling.BILINEAR, box)).astype(int) - np.array(fresh)
+        difference = np.array(picture.resize(size, Image.Resampling.BILINEAR, box)).astype(
+            int
+        ) - np.array(fresh)
         assert np.abs(difference).mean() < 1
 
 
@@ -312,9 +351,13 @@ def test_items_of_the_test_split_are_the_resized_pictures_and_all_their_objects(
         assert labels.tolist() == entry["labels"]
         assert difficulties.tolist() == [bool(difficult) for difficult in entry["difficulties"]]
         with Image.open(dataset.images[number]) as picture:
-            levels = torch.from_numpy(np.array(picture.resize((300, 300), Image.Resampling.BILINEAR)))
+            levels = torch.from_numpy(
+                np.array(picture.resize((300, 300), Image.Resampling.BILINEAR))
+            )
         mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-        torch.testing.assert_close(image.permute(1, 2, 0), (levels / 255 - mean) / std, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            image.permute(1, 2, 0), (levels / 255 - mean) / std, rtol=1e-4, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("split", ["TRAIN", "TEST"])
@@ -322,15 +365,23 @@ def test_pictures_without_objects_are_items_like_others(split, data_folder):
     image, boxes, labels, difficulties = PascalVOCDataset(data_folder, split)[2]
     assert image.shape == (3, 300, 300)
     assert (boxes.shape, labels.shape, difficulties.shape) == ((0, 4), (0,), (0,))
-    assert (boxes.dtype, labels.dtype, difficulties.dtype) == (torch.float32, torch.int64, torch.bool)
+    assert (boxes.dtype, labels.dtype, difficulties.dtype) == (
+        torch.float32,
+        torch.int64,
+        torch.bool,
+    )
 
 
-@pytest.mark.parametrize(("split", "keep", "kept"), [("TRAIN", False, False), ("TRAIN", True, True), ("TEST", False, True)])
+@pytest.mark.parametrize(
+    ("split", "keep", "kept"),
+    [("TRAIN", False, False), ("TRAIN", True, True), ("TEST", False, True)],
+)
 def test_difficult_objects_are_left_out_of_training_on_request_and_never_of_evaluation(
     split, keep, kept, data_folder, monkeypatch
 ):
     monkeypatch.setattr(
-        "datasets.transform", lambda image, boxes, labels, difficulties, split, rng: (boxes, labels, difficulties)
+        "datasets.transform",
+        lambda image, boxes, labels, difficulties, split, rng: (boxes, labels, difficulties),
     )
     dataset = PascalVOCDataset(data_folder, split, keep_difficult=keep)
     boxes, labels, difficulties = dataset[0]
@@ -362,18 +413,30 @@ def test_another_split_is_refused(split, data_folder):
 # ----------------------------------------------------------------------------------------------------------- wrong lists
 
 
-@pytest.mark.parametrize("box", [[110, 10, 120, 20], [10, 90, 20, 99], [-30, 10, -10, 20], [10, -30, 20, -10]], ids=str)
+@pytest.mark.parametrize(
+    "box", [[110, 10, 120, 20], [10, 90, 20, 99], [-30, 10, -10, 20], [10, -30, 20, -10]], ids=str
+)
 @pytest.mark.parametrize("split", ["TRAIN", "TEST"])
 def test_an_object_outside_the_picture_is_an_error_that_names_the_picture(split, box, data_folder):
-    change_list(data_folder, f"{split}_objects.json", lambda entries: entries[4]["boxes"].__setitem__(1, box))
+    change_list(
+        data_folder,
+        f"{split}_objects.json",
+        lambda entries: entries[4]["boxes"].__setitem__(1, box),
+    )
     dataset = PascalVOCDataset(data_folder, split)
     dataset[3]
-    with pytest.raises(ValueError, match=r"4\.png: has an object outside the picture \(100 x 80 pixels\)"):
+    with pytest.raises(
+        ValueError, match=r"4\.png: has an object outside the picture \(100 x 80 pixels\)"
+    ):
         dataset[4]
 
 
 def test_an_object_that_sticks_out_of_the_picture_is_cut_off(data_folder):
-    change_list(data_folder, "TEST_objects.json", lambda entries: entries[4]["boxes"].__setitem__(1, [50, 40, 180, 140]))
+    change_list(
+        data_folder,
+        "TEST_objects.json",
+        lambda entries: entries[4]["boxes"].__setitem__(1, [50, 40, 180, 140]),
+    )
     boxes = PascalVOCDataset(data_folder, "TEST")[4][1]
     torch.testing.assert_close(boxes[1], torch.tensor([0.5, 0.5, 1, 1]))
 
@@ -401,7 +464,9 @@ def test_an_object_that_sticks_out_of_the_picture_is_cut_off(data_folder):
         "no difficulties",
     ],
 )  # fmt: skip
-def test_lists_that_do_not_belong_together_are_refused_with_the_place(spoil, complaint, data_folder):
+def test_lists_that_do_not_belong_together_are_refused_with_the_place(
+    spoil, complaint, data_folder
+):
     change_list(data_folder, "TRAIN_objects.json", spoil)
     PascalVOCDataset(data_folder, "TEST")  # these lists are good
     with pytest.raises(ValueError, match=complaint):
@@ -410,7 +475,13 @@ def test_lists_that_do_not_belong_together_are_refused_with_the_place(spoil, com
 
 @pytest.mark.parametrize(
     "label_map",
-    [{}, {"cat": 1, "dog": 2}, {"background": 0, "cat": 2}, {"background": 1, "cat": 0}, {"cat": 0, "dog": 1}],
+    [
+        {},
+        {"cat": 1, "dog": 2},
+        {"background": 0, "cat": 2},
+        {"background": 1, "cat": 0},
+        {"cat": 0, "dog": 1},
+    ],
     ids=str,
 )
 def test_a_label_map_without_background_0_or_with_gaps_is_refused(label_map, data_folder):
@@ -438,7 +509,9 @@ def test_an_item_depends_on_seed_epoch_and_index_and_on_nothing_else(data_folder
     torch.manual_seed(99)
     np.random.seed(99)
     epoch_items(dataset, 4)
-    assert all(all_same(first, epoch_items(dataset, 3, order=(4, 2, 0, 1, 3)))), "the order of reading does not matter"
+    assert all(all_same(first, epoch_items(dataset, 3, order=(4, 2, 0, 1, 3)))), (
+        "the order of reading does not matter"
+    )
     again = PascalVOCDataset(data_folder, "TRAIN", seed=7)
     again.set_epoch(3)
     assert same(again[4], first[4]), "nor what was read before"
@@ -449,7 +522,11 @@ def test_an_item_depends_on_seed_epoch_and_index_and_on_nothing_else(data_folder
 
 def test_one_picture_at_two_places_is_augmented_in_two_ways(data_folder):
     for name, content in (("images", lambda images: images), ("objects", lambda entries: entries)):
-        change_list(data_folder, f"TRAIN_{name}.json", lambda entries, same=content: entries.__setitem__(1, same(entries)[0]))
+        change_list(
+            data_folder,
+            f"TRAIN_{name}.json",
+            lambda entries, same=content: entries.__setitem__(1, same(entries)[0]),
+        )
     dataset = PascalVOCDataset(data_folder, "TRAIN")
     assert dataset.images[0] == dataset.images[1]
     assert not same(dataset[0], dataset[1])
@@ -459,7 +536,11 @@ def test_seed_and_epoch_are_0_by_default_and_test_items_depend_on_neither(data_f
     dataset = PascalVOCDataset(data_folder, "TRAIN")
     assert same(dataset[0], epoch_items(PascalVOCDataset(data_folder, "TRAIN", seed=0), 0)[0])
     test = PascalVOCDataset(data_folder, "TEST", seed=1)
-    assert all(all_same(epoch_items(test, 0), epoch_items(PascalVOCDataset(data_folder, "TEST", seed=2), 5)))
+    assert all(
+        all_same(
+            epoch_items(test, 0), epoch_items(PascalVOCDataset(data_folder, "TEST", seed=2), 5)
+        )
+    )
 
 
 def load(loader, dataset, epochs):
@@ -491,7 +572,9 @@ def test_two_workers_give_what_none_gives_and_see_the_epoch_change(persistent, d
 @pytest.mark.slow
 def test_workers_that_are_started_afresh_see_the_epoch_change_too(data_folder):
     alone = loaded(data_folder, (0, 3))
-    together = loaded(data_folder, (0, 3), num_workers=1, persistent_workers=True, multiprocessing_context="spawn")
+    together = loaded(
+        data_folder, (0, 3), num_workers=1, persistent_workers=True, multiprocessing_context="spawn"
+    )
     for batches_1, batches_2 in zip(alone, together, strict=True):
         assert all(all_same(batches_1, batches_2))
 
@@ -560,14 +643,19 @@ def test_collate_fn_stacks_images_and_lists_the_rest(data_folder):
     assert all(torch.equal(images[i], items[i][0]) for i in range(3))
     for place, entries in enumerate((boxes, labels, difficulties), start=1):
         assert isinstance(entries, list)
-        assert all(torch.equal(entry, item[place]) for entry, item in zip(entries, items, strict=True))
+        assert all(
+            torch.equal(entry, item[place]) for entry, item in zip(entries, items, strict=True)
+        )
     assert [len(entry) for entry in boxes] == [2, 0, 3]
 
 
 def test_a_batch_of_one_picture_without_objects_is_a_batch(data_folder):
     images, boxes, labels, difficulties = collate_fn([PascalVOCDataset(data_folder, "TEST")[2]])
     assert images.shape == (1, 3, 300, 300)
-    assert ([len(entries) for entries in (boxes, labels, difficulties)], boxes[0].shape) == ([1, 1, 1], (0, 4))
+    assert ([len(entries) for entries in (boxes, labels, difficulties)], boxes[0].shape) == (
+        [1, 1, 1],
+        (0, 4),
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- real photographs
@@ -581,12 +669,23 @@ def test_photographs_of_blood_cells_have_their_cells_where_the_boxes_say(blood_c
     for number in range(0, 72, 12):
         image, boxes, labels, _ = dataset[number]
         annotation = (
-            blood_cells / "Annotations" / dataset.images[number].replace("\\", "/").split("/")[-1].replace(".jpg", ".xml")
+            blood_cells
+            / "Annotations"
+            / dataset.images[number].replace("\\", "/").split("/")[-1].replace(".jpg", ".xml")
         )
         expected = []
         for element in ElementTree.parse(annotation).getroot().iter("object"):
-            x_min, y_min, x_max, y_max = (int(element.findtext(f"bndbox/{edge}")) for edge in ("xmin", "ymin", "xmax", "ymax"))
-            expected.append([max(x_min - 1, 0) / 640, max(y_min - 1, 0) / 480, min(x_max, 640) / 640, min(y_max, 480) / 480])
+            x_min, y_min, x_max, y_max = (
+                int(element.findtext(f"bndbox/{edge}")) for edge in ("xmin", "ymin", "xmax", "ymax")
+            )
+            expected.append(
+                [
+                    max(x_min - 1, 0) / 640,
+                    max(y_min - 1, 0) / 480,
+                    min(x_max, 640) / 640,
+                    min(y_max, 480) / 480,
+                ]
+            )
         torch.testing.assert_close(boxes, torch.tensor(expected))
         # Nuclei of white cells are stained dark violet: their boxes have less green than the picture has
         for x_min, y_min, x_max, y_max in (300 * boxes[labels == 3]).round().int().tolist():
@@ -597,7 +696,9 @@ def test_photographs_of_blood_cells_can_be_augmented_and_batched(blood_cells, tm
     create_data_lists(str(blood_cells), "", tmp_path, labels="auto")
     dataset = PascalVOCDataset(tmp_path, "TRAIN")
     assert len(dataset) == 292
-    images, boxes, labels, difficulties = collate_fn([dataset[number] for number in range(0, 292, 40)])
+    images, boxes, labels, difficulties = collate_fn(
+        [dataset[number] for number in range(0, 292, 40)]
+    )
     assert images.shape == (8, 3, 300, 300)
     assert images.isfinite().all()
     assert sum(map(len, boxes)) > 8

@@ -52,7 +52,10 @@ def picture(width=120, height=80, mode="RGB"):
 
 def test_boxes_come_in_pixels_of_the_picture_and_within_it(model):
     found = find_objects(picture(), 0.5, 0.5, 200, model=model)
-    assert [(name, box) for name, _, box in found] == [("cat", (0, 0, 60, 40)), ("dog", (90, 60, 120, 80))]
+    assert [(name, box) for name, _, box in found] == [
+        ("cat", (0, 0, 60, 40)),
+        ("dog", (90, 60, 120, 80)),
+    ]
     assert found[0][1] == pytest.approx(np.exp(9) / (np.exp(9) + 2), abs=1e-5)
 
 
@@ -104,13 +107,19 @@ def test_the_box_is_outlined_and_the_label_stands_in_the_picture(size):
     width, height = size
     box = (width * 0.3, height * 0.4, width * 0.8, height * 0.9)
     for place in (box, (0, 0, width / 2, height / 2), (width * 0.9, height * 0.9, width, height)):
-        pixels = np.array(annotate(Image.new("RGB", size, "gray"), [("cat", 0.876, place)], LABEL_MAP))
+        pixels = np.array(
+            annotate(Image.new("RGB", size, "gray"), [("cat", 0.876, place)], LABEL_MAP)
+        )
         colour = np.array(label_colour(1, 3))
         rows, columns = np.nonzero((pixels == colour).all(axis=2))
-        assert columns.min() == pytest.approx(place[0], abs=1 + width / 4)  # the label may begin further left
+        assert columns.min() == pytest.approx(
+            place[0], abs=1 + width / 4
+        )  # the label may begin further left
         assert columns.max() >= place[2] - 2
         assert rows.max() >= place[3] - 2
-        is_text = (pixels != colour).any(axis=2) & (pixels != 128).any(axis=2)  # neither box nor background
+        is_text = (pixels != colour).any(axis=2) & (pixels != 128).any(
+            axis=2
+        )  # neither box nor background
         text_rows, text_columns = np.nonzero(is_text)
         assert np.ptp(text_rows) + 1 >= min(6, height / 40)  # legible
         assert np.ptp(text_columns) > np.ptp(text_rows)
@@ -119,7 +128,9 @@ def test_the_box_is_outlined_and_the_label_stands_in_the_picture(size):
 def test_every_class_has_a_colour_of_its_own():
     colours = [label_colour(number, 21) for number in range(1, 21)]
     assert len(set(colours)) == len(voc_labels)
-    distances = [np.abs(np.subtract(a, b)).sum() for i, a in enumerate(colours) for b in colours[:i]]
+    distances = [
+        np.abs(np.subtract(a, b)).sum() for i, a in enumerate(colours) for b in colours[:i]
+    ]
     assert min(distances) > 30
 
 
@@ -147,7 +158,9 @@ def test_main_writes_a_picture_for_each_and_keeps_namesakes_apart(toy_checkpoint
         (tmp_path / folder).mkdir()
         picture().save(tmp_path / folder / "cell.jpg")
     images = (str(tmp_path / "a" / "cell.jpg"), str(tmp_path / "b" / "cell.jpg"))
-    written = main(Parameters(images, str(toy_checkpoint), output_folder=str(tmp_path / "out"), device="cpu"))
+    written = main(
+        Parameters(images, str(toy_checkpoint), output_folder=str(tmp_path / "out"), device="cpu")
+    )
     assert len(set(written)) == 2
     for path in written:
         with Image.open(path) as image:
@@ -162,4 +175,11 @@ def test_main_names_a_missing_or_damaged_picture_before_it_begins(toy_checkpoint
     damaged = tmp_path / "damaged.jpg"
     damaged.write_bytes(b"no picture")
     with pytest.raises(ValueError, match=re.escape(str(damaged))):
-        main(Parameters((str(damaged),), str(toy_checkpoint), output_folder=str(tmp_path / "out"), device="cpu"))
+        main(
+            Parameters(
+                (str(damaged),),
+                str(toy_checkpoint),
+                output_folder=str(tmp_path / "out"),
+                device="cpu",
+            )
+        )

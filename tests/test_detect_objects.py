@@ -41,7 +41,9 @@ def predictions(model, images, n_classes=4):
             continue
         boxes, labels, wanted = zip(*detections, strict=True)
         priors = torch.arange(len(boxes)) * (n_priors // len(boxes))  # scattered over all maps
-        locs[image, priors] = cxcy_to_gcxgcy(xy_to_cxcy(torch.tensor(boxes)), model.priors_cxcy[priors])
+        locs[image, priors] = cxcy_to_gcxgcy(
+            xy_to_cxcy(torch.tensor(boxes)), model.priors_cxcy[priors]
+        )
         wanted = torch.tensor(wanted, dtype=torch.float64)
         scores[image, priors, 0] = (1 - wanted).log().float()
         scores[image, priors, torch.tensor(labels)] = wanted.log().float()
@@ -65,7 +67,9 @@ def assert_same_detections(got, expected):
     boxes, labels, scores = got
     assert labels.tolist() == [label for _, label, _ in expected]
     assert scores.tolist() == pytest.approx([score for score, _, _ in expected], abs=1e-5)
-    torch.testing.assert_close(boxes, torch.tensor([box for _, _, box in expected]).view(-1, 4), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        boxes, torch.tensor([box for _, _, box in expected]).view(-1, 4), rtol=1e-4, atol=1e-5
+    )
 
 
 def image_of(detections, image):
@@ -82,7 +86,11 @@ def assert_well_formed(detections, n_images):
     for boxes, labels, scores in zip(*detections, strict=True):
         n = len(boxes)
         assert (boxes.shape, labels.shape, scores.shape) == ((n, 4), (n,), (n,))
-        assert (boxes.dtype, labels.dtype, scores.dtype) == (torch.float32, torch.long, torch.float32)
+        assert (boxes.dtype, labels.dtype, scores.dtype) == (
+            torch.float32,
+            torch.long,
+            torch.float32,
+        )
 
 
 # ----------------------------------------------------------------------------------------------- against the plain loop
@@ -90,9 +98,18 @@ def assert_well_formed(detections, n_images):
 
 @pytest.mark.parametrize(
     ("min_score", "max_overlap", "top_k"),
-    [(0.2, 0.45, 200), (0.01, 0.45, 200), (0.01, 0.1, 30), (0.05, 0.9, 200), (0.2, 1.0, 500), (0.2, 0.0, 200)],
+    [
+        (0.2, 0.45, 200),
+        (0.01, 0.45, 200),
+        (0.01, 0.1, 30),
+        (0.05, 0.9, 200),
+        (0.2, 1.0, 500),
+        (0.2, 0.0, 200),
+    ],
 )
-def test_random_predictions_give_the_detections_of_the_plain_loop(model, min_score, max_overlap, top_k, random):
+def test_random_predictions_give_the_detections_of_the_plain_loop(
+    model, min_score, max_overlap, top_k, random
+):
     locs, scores = random_predictions(2, random)
     got = model.detect_objects(locs, scores, min_score, max_overlap, top_k)
     assert_well_formed(got, 2)
@@ -107,7 +124,9 @@ def test_random_predictions_give_the_detections_of_the_plain_loop(model, min_sco
 def test_detections_do_not_depend_on_the_number_of_classes_of_the_model(model, n_classes, random):
     locs, scores = random_predictions(1, random, n_classes=n_classes, n_hot=60)
     got = model.detect_objects(locs, scores, 0.3, 0.45, 200)
-    expected = slow_detection(locs[0].tolist(), scores[0].tolist(), model.priors_cxcy.tolist(), 0.3, 0.45, 200)
+    expected = slow_detection(
+        locs[0].tolist(), scores[0].tolist(), model.priors_cxcy.tolist(), 0.3, 0.45, 200
+    )
     assert len(expected) > 10
     assert_same_detections(image_of(got, 0), expected)
 
@@ -123,7 +142,11 @@ def test_detection_gives_the_published_answers(golden, case):
         scores[image, hot, rs.randint(1, 21, len(hot))] += rs.uniform(4, 9, len(hot))
     model = SSD300(2, pretrained=False, priors_cxcy=tutorial_priors())
     got = model.detect_objects(
-        torch.from_numpy(locs).float(), torch.from_numpy(scores).float(), case["min_score"], case["max_overlap"], case["top_k"]
+        torch.from_numpy(locs).float(),
+        torch.from_numpy(scores).float(),
+        case["min_score"],
+        case["max_overlap"],
+        case["top_k"],
     )
     assert_well_formed(got, 2)
     for image, expected in enumerate(case["images"]):
@@ -135,8 +158,12 @@ def test_detection_gives_the_published_answers(golden, case):
         best = len(expected["labels"])
         assert best == min(expected["n"], 60)
         assert labels[:best].tolist() == expected["labels"]
-        torch.testing.assert_close(boxes[:best], torch.tensor(expected["boxes"]), rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(confidences[:best], torch.tensor(expected["scores"]), rtol=0, atol=1e-4)
+        torch.testing.assert_close(
+            boxes[:best], torch.tensor(expected["boxes"]), rtol=1e-4, atol=1e-4
+        )
+        torch.testing.assert_close(
+            confidences[:best], torch.tensor(expected["scores"]), rtol=0, atol=1e-4
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------- hand values
@@ -144,7 +171,9 @@ def test_detection_gives_the_published_answers(golden, case):
 
 def test_one_box_comes_back_as_it_was_predicted(model):
     box = (0.125, 0.25, 0.5, 0.875)
-    boxes, labels, scores = image_of(model.detect_objects(*predictions(model, [[(box, 2, 0.75)]]), 0.2, 0.5, 10), 0)
+    boxes, labels, scores = image_of(
+        model.detect_objects(*predictions(model, [[(box, 2, 0.75)]]), 0.2, 0.5, 10), 0
+    )
     torch.testing.assert_close(boxes, torch.tensor([box]))
     assert labels.tolist() == [2]
     torch.testing.assert_close(scores, torch.tensor([0.75]))
@@ -159,7 +188,9 @@ def test_of_two_boxes_of_a_class_that_overlap_the_better_stays(model):
 
 
 def test_a_suppressed_box_suppresses_nothing(model):
-    image = [((x, 0.0, x + 0.5, 0.5), 1, score) for x, score in ((0.0, 0.9), (0.125, 0.8), (0.25, 0.7))]
+    image = [
+        ((x, 0.0, x + 0.5, 0.5), 1, score) for x, score in ((0.0, 0.9), (0.125, 0.8), (0.25, 0.7))
+    ]
     # Neighbours overlap by 3/5, the first and the last by 1/3 only: the last one stays though it overlaps the middle one.
     _, _, scores = model.detect_objects(*predictions(model, [image]), 0.2, 0.5, 10)
     assert scores[0].tolist() == pytest.approx([0.9, 0.7])
@@ -175,7 +206,14 @@ def test_boxes_are_suppressed_as_they_are_not_as_they_would_be_clipped_to_the_im
 
 def test_classes_do_not_suppress_one_another_even_where_coordinates_are_negative(model):
     same, beyond = (0.25, 0.25, 0.75, 0.75), (-1.5, -1.25, -0.25, -0.5)
-    image = [(same, 1, 0.9), (same, 2, 0.8), (beyond, 3, 0.7), (beyond, 1, 0.6), (beyond, 2, 0.5), (beyond, 2, 0.4)]
+    image = [
+        (same, 1, 0.9),
+        (same, 2, 0.8),
+        (beyond, 3, 0.7),
+        (beyond, 1, 0.6),
+        (beyond, 2, 0.5),
+        (beyond, 2, 0.4),
+    ]
     _, labels, scores = model.detect_objects(*predictions(model, [image]), 0.2, 0.1, 10)
     assert labels[0].tolist() == [1, 2, 3, 1, 2]
     assert scores[0].tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6, 0.5])
@@ -203,7 +241,9 @@ def test_the_score_must_be_above_min_score_not_equal_to_it(model):
 def test_top_k_keeps_the_best_of_all_classes(model, top_k):
     image = [((0.1 * i, 0.0, 0.1 * i + 0.05, 0.1), 1 + i % 3, 0.3 + 0.09 * i) for i in range(7)]
     other = [((0.1, 0.1, 0.2, 0.2), 2, 0.9)]
-    boxes, labels, scores = model.detect_objects(*predictions(model, [image, [], other]), 0.2, 0.5, top_k)
+    boxes, labels, scores = model.detect_objects(
+        *predictions(model, [image, [], other]), 0.2, 0.5, top_k
+    )
     best = sorted(image, key=lambda detection: -detection[2])[:top_k]
     assert labels[0].tolist() == [label for _, label, _ in best]
     assert scores[0].tolist() == pytest.approx([score for _, _, score in best])
@@ -229,15 +269,26 @@ def test_images_without_detections_may_stand_anywhere_in_the_batch(model):
 def grid(n, label, probabilities, offset=0.0):
     """n boxes that do not touch one another, with falling probabilities."""
     places = [(0.03 * (i % 30) + offset, 0.03 * (i // 30)) for i in range(n)]
-    return [((x, y, x + 0.02, y + 0.02), label, p) for (x, y), p in zip(places, probabilities, strict=True)]
+    return [
+        ((x, y, x + 0.02, y + 0.02), label, p)
+        for (x, y), p in zip(places, probabilities, strict=True)
+    ]
 
 
 def test_the_best_candidates_of_each_class_and_image_go_on(model):
     assert MAX_CANDIDATES_PER_CLASS == 400
     falling = np.linspace(0.95, 0.35, 450).tolist()
-    images = [grid(450, 1, falling) + grid(450, 2, falling), grid(450, 3, falling), grid(399, 1, falling[:399])]
+    images = [
+        grid(450, 1, falling) + grid(450, 2, falling),
+        grid(450, 3, falling),
+        grid(399, 1, falling[:399]),
+    ]
     _, labels, scores = model.detect_objects(*predictions(model, images), 0.2, 0.5, 2000)
-    assert [torch.bincount(x, minlength=4).tolist() for x in labels] == [[0, 400, 400, 0], [0, 0, 0, 400], [0, 399, 0, 0]]
+    assert [torch.bincount(x, minlength=4).tolist() for x in labels] == [
+        [0, 400, 400, 0],
+        [0, 0, 0, 400],
+        [0, 399, 0, 0],
+    ]
     assert scores[1].tolist() == pytest.approx(falling[:400], abs=1e-5)
 
 
@@ -245,15 +296,22 @@ def test_candidates_are_limited_before_suppression_not_after(model):
     pile = [((0.2, 0.2, 0.6, 0.6), 1, p) for p in np.linspace(0.95, 0.6, 400).tolist()]
     apart = ((0.8, 0.8, 0.9, 0.9), 1, 0.5)  # the 401st
     assert len(model.detect_objects(*predictions(model, [[*pile, apart]]), 0.2, 0.5, 10)[0][0]) == 1
-    assert len(model.detect_objects(*predictions(model, [[*pile[:-1], apart]]), 0.2, 0.5, 10)[0][0]) == 2
+    assert (
+        len(model.detect_objects(*predictions(model, [[*pile[:-1], apart]]), 0.2, 0.5, 10)[0][0])
+        == 2
+    )
 
 
 @pytest.mark.parametrize("n_images", [1, 2])
-def test_where_the_best_candidates_suppress_each_other_all_the_others_have_their_turn(model, n_images):
+def test_where_the_best_candidates_suppress_each_other_all_the_others_have_their_turn(
+    model, n_images
+):
     crowd = [([0.1, 0.1, 0.4, 0.4], 1, 0.9 - 0.001 * i) for i in range(30)]  # of which one stays
     others = [([0.6, 0.1 * i, 0.7, 0.1 * i + 0.08], 2, 0.5 - 0.01 * i) for i in range(4)]
     images = [crowd + others, others][:n_images]
-    _, labels, scores = model.detect_objects(*predictions(model, images), min_score=0.2, max_overlap=0.5, top_k=3)
+    _, labels, scores = model.detect_objects(
+        *predictions(model, images), min_score=0.2, max_overlap=0.5, top_k=3
+    )
     assert labels[0].tolist() == [1, 2, 2]
     assert scores[0].tolist() == pytest.approx([0.9, 0.5, 0.49], abs=1e-5)
     assert [label.tolist() for label in labels[1:]] == [[2, 2, 2]] * (n_images - 1)
@@ -265,13 +323,19 @@ def test_a_prior_whose_scores_are_no_numbers_costs_no_other_detection(model, val
     locs, scores = predictions(model, [detections, detections])
     expected = model.detect_objects(locs, scores, 0.2, 0.5, 200)
     scores[0, 7, 2] = value
-    for field, others in zip(model.detect_objects(locs, scores, 0.2, 0.5, 200), expected, strict=True):
+    for field, others in zip(
+        model.detect_objects(locs, scores, 0.2, 0.5, 200), expected, strict=True
+    ):
         assert all(map(torch.equal, field, others))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_box_that_is_no_box_suppresses_nothing_and_the_others_still_do(model, value):
-    pair = [([0.1, 0.1, 0.4, 0.4], 1, 0.9), ([0.1, 0.1, 0.4, 0.38], 1, 0.8), ([0.6, 0.6, 0.9, 0.9], 1, 0.7)]
+    pair = [
+        ([0.1, 0.1, 0.4, 0.4], 1, 0.9),
+        ([0.1, 0.1, 0.4, 0.38], 1, 0.8),
+        ([0.6, 0.6, 0.9, 0.9], 1, 0.7),
+    ]
     locs, scores = predictions(model, [pair, pair])
     n_priors = len(model.priors_cxcy)
     locs[0, 2 * (n_priors // 3)] = value
@@ -293,10 +357,16 @@ def test_the_rank_in_a_group_counts_those_before():
 
 def test_all_images_at_once_give_what_each_image_gives(random):
     n, n_classes = 3000, 4
-    centres, sizes = torch.rand(n, 2, generator=random), 0.05 + 0.2 * torch.rand(n, 2, generator=random)
+    centres, sizes = (
+        torch.rand(n, 2, generator=random),
+        0.05 + 0.2 * torch.rand(n, 2, generator=random),
+    )
     boxes = torch.cat([centres - sizes, centres + sizes], dim=1)
     boxes[::50] *= 1e6  # senseless ones
-    scores, groups = torch.rand(n, generator=random), torch.randint(1, 8 * n_classes, (n,), generator=random)
+    scores, groups = (
+        torch.rand(n, generator=random),
+        torch.randint(1, 8 * n_classes, (n,), generator=random),
+    )
     by_image = suppress(boxes, scores, groups, n_classes, 0.45, at_once=False)
     assert torch.equal(suppress(boxes, scores, groups, n_classes, 0.45, at_once=True), by_image)
     assert 100 < len(by_image) < 0.8 * n
@@ -327,8 +397,12 @@ def assert_alone_as_in_the_batch(model, locs, scores, max_overlap=0.45):
     together = model.detect_objects(locs, scores, 0.05, max_overlap, 200)
     assert_well_formed(together, len(locs))
     for image in range(len(locs)):
-        alone = model.detect_objects(locs[image : image + 1], scores[image : image + 1], 0.05, max_overlap, 200)
-        assert [x.tolist() for x in image_of(alone, 0)] == [x.tolist() for x in image_of(together, image)]
+        alone = model.detect_objects(
+            locs[image : image + 1], scores[image : image + 1], 0.05, max_overlap, 200
+        )
+        assert [x.tolist() for x in image_of(alone, 0)] == [
+            x.tolist() for x in image_of(together, image)
+        ]
 
 
 def test_an_image_gives_the_same_alone_as_in_a_batch(model, random):
@@ -349,7 +423,9 @@ def near_duplicates(n, max_overlap):
     for i in range(n):
         x, y = 0.06 * (i % 15), 0.06 * (i // 15)
         overlap = max_overlap + (margin if i % 2 else -margin)
-        shift = side * (1 - overlap) / (1 + overlap)  # two squares side by side, moved by this, overlap that much
+        shift = (
+            side * (1 - overlap) / (1 + overlap)
+        )  # two squares side by side, moved by this, overlap that much
         detections += [((x, y, x + side, y + side), 1, 0.9 - 0.001 * i)]
         detections += [((x + shift, y, x + shift + side, y + side), 1, 0.5 - 0.001 * i)]
     return detections
@@ -387,8 +463,14 @@ def test_an_infinite_box_in_another_image_changes_nothing(model):
 
 TOLERANCE = 1e-4  # of an overlap, as the model decodes in float32
 edges = st.integers(-8, 16)
-candidates = st.tuples(edges, edges, st.integers(1, 12), st.integers(1, 12), st.integers(1, 3), st.integers(0, 1000)).map(
-    lambda t: ((t[0] / 16, t[1] / 16, (t[0] + t[2]) / 16, (t[1] + t[3]) / 16), t[4], 0.01 + 0.98 * t[5] / 1000)
+candidates = st.tuples(
+    edges, edges, st.integers(1, 12), st.integers(1, 12), st.integers(1, 3), st.integers(0, 1000)
+).map(
+    lambda t: (
+        (t[0] / 16, t[1] / 16, (t[0] + t[2]) / 16, (t[1] + t[3]) / 16),
+        t[4],
+        0.01 + 0.98 * t[5] / 1000,
+    )
 )
 images_of_candidates = st.lists(st.lists(candidates, max_size=25), min_size=1, max_size=3)
 
@@ -398,7 +480,9 @@ def is_close(box, other):
 
 
 @settings(deadline=None, max_examples=40)
-@given(images=images_of_candidates, min_score=st.floats(0.02, 0.6), max_overlap=st.floats(0.05, 0.95))
+@given(
+    images=images_of_candidates, min_score=st.floats(0.02, 0.6), max_overlap=st.floats(0.05, 0.95)
+)
 def test_what_is_kept_and_what_is_suppressed(small_model, images, min_score, max_overlap):
     locs, scores = predictions(small_model, images)
     got = small_model.detect_objects(locs, scores, min_score, max_overlap, 200)
@@ -411,22 +495,39 @@ def test_what_is_kept_and_what_is_suppressed(small_model, images, min_score, max
         for label in (1, 2, 3):
             of_class = [(box, score) for box, other, score in kept if other == label]
             for i, (box, score) in enumerate(of_class):
-                assert all(slow_jaccard_overlap(box, other) <= max_overlap + TOLERANCE for other, _ in of_class[:i])
-                assert any(is_close(box, other) and abs(score - p) < 1e-5 for other, o, p in images[image] if o == label)
-            mine = [(box, p) for box, other, p in images[image] if other == label and p > min_score + 1e-5]
+                assert all(
+                    slow_jaccard_overlap(box, other) <= max_overlap + TOLERANCE
+                    for other, _ in of_class[:i]
+                )
+                assert any(
+                    is_close(box, other) and abs(score - p) < 1e-5
+                    for other, o, p in images[image]
+                    if o == label
+                )
+            mine = [
+                (box, p)
+                for box, other, p in images[image]
+                if other == label and p > min_score + 1e-5
+            ]
             for box, p in mine:  # either kept itself, or a better one that is kept overlaps it
                 assert any(
-                    score >= p - 1e-5 and (slow_jaccard_overlap(box, other) > max_overlap - TOLERANCE)
+                    score >= p - 1e-5
+                    and (slow_jaccard_overlap(box, other) > max_overlap - TOLERANCE)
                     for other, score in of_class
                 )
 
 
 @settings(deadline=None, max_examples=25)
-@given(image=st.lists(candidates, max_size=20), others=st.lists(st.lists(candidates, max_size=20), min_size=1, max_size=2))
+@given(
+    image=st.lists(candidates, max_size=20),
+    others=st.lists(st.lists(candidates, max_size=20), min_size=1, max_size=2),
+)
 def test_images_of_the_batch_never_meet(small_model, image, others):
     _, _, alone = small_model.detect_objects(*predictions(small_model, [image]), 0.1, 0.45, 200)
     for batch, place in (([image, *others], 0), ([*others, image], -1)):
-        _, _, together = small_model.detect_objects(*predictions(small_model, batch), 0.1, 0.45, 200)
+        _, _, together = small_model.detect_objects(
+            *predictions(small_model, batch), 0.1, 0.45, 200
+        )
         assert together[place].tolist() == alone[0].tolist()
 
 
@@ -438,5 +539,7 @@ def test_classes_never_meet(small_model, image):
     background = torch.tensor([0.0, -60.0, -60.0, -60.0])
     for label in (1, 2, 3):
         of_class = scores[:, :, label : label + 1] > -60
-        alone = small_model.detect_objects(locs, torch.where(of_class, scores, background), 0.1, 0.45, 200)
+        alone = small_model.detect_objects(
+            locs, torch.where(of_class, scores, background), 0.1, 0.45, 200
+        )
         assert alone[2][0].tolist() == confidences[labels == label].tolist()

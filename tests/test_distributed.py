@@ -27,8 +27,22 @@ def data_folder(tmp_path_factory):
 
 def arguments(n_processes, script, *options):
     """The command line of a script by torchrun, or without it if n_processes is None."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n_processes}"] if n_processes else []
-    return [sys.executable, *torchrun, str(THIN), script, "--device", "cpu", "--workers", "0", *options]
+    torchrun = (
+        ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={n_processes}"]
+        if n_processes
+        else []
+    )
+    return [
+        sys.executable,
+        *torchrun,
+        str(THIN),
+        script,
+        "--device",
+        "cpu",
+        "--workers",
+        "0",
+        *options,
+    ]
 
 
 def run(n_processes, script, *options, check=True, **environment):
@@ -44,16 +58,26 @@ def run(n_processes, script, *options, check=True, **environment):
 def training_options(data_folder, output_folder):
     """24 steps of 4 images (the last of each epoch has 2), in 8 epochs."""
     schedule = "--no-pretrained --batch-size 4 --iterations 3 --lr 1e-4 --precision float32 --warm-up 0 --decay-at 2"
-    return ["--data-folder", str(data_folder), "--output-folder", str(output_folder), *schedule.split()]
+    return [
+        "--data-folder",
+        str(data_folder),
+        "--output-folder",
+        str(output_folder),
+        *schedule.split(),
+    ]
 
 
 def train(n_processes, data_folder, output_folder, *options, **settings):
-    return run(n_processes, "train.py", *training_options(data_folder, output_folder), *options, **settings)
+    return run(
+        n_processes, "train.py", *training_options(data_folder, output_folder), *options, **settings
+    )
 
 
 def start(n_processes, data_folder, output_folder, *options, **settings):
     """The same as a process that runs on."""
-    command = arguments(n_processes, "train.py", *training_options(data_folder, output_folder), *options)
+    command = arguments(
+        n_processes, "train.py", *training_options(data_folder, output_folder), *options
+    )
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **settings)
 
 
@@ -82,8 +106,12 @@ def test_processes_together_follow_a_single_one(data_folder, alone, tmp_path, n_
     together, single = read_history(tmp_path), read_history(alone)
     assert together[-1]["iteration"] == 24
     assert_close_histories(together, single)
-    ours, theirs = (torch.load(folder / LAST, weights_only=True)["model"] for folder in (tmp_path, alone))
-    assert ours.keys() == theirs.keys()  # without the prefix that DistributedDataParallel gives names
+    ours, theirs = (
+        torch.load(folder / LAST, weights_only=True)["model"] for folder in (tmp_path, alone)
+    )
+    assert (
+        ours.keys() == theirs.keys()
+    )  # without the prefix that DistributedDataParallel gives names
     for name, weights in theirs.items():
         torch.testing.assert_close(ours[name], weights, rtol=1e-3, atol=1e-5)
     assert result.stdout.count("epoch 1: loss") == 1  # one process speaks for all
@@ -112,10 +140,14 @@ def test_a_training_goes_on_with_another_number_of_processes(data_folder, alone,
 def test_all_processes_stop_after_the_same_step(data_folder, tmp_path):
     options = "--iterations", "40", "--checkpoint", "auto", "--workers", "1"
     with open(tmp_path / "output", "w+") as output:
-        process = start(2, data_folder, tmp_path, *options, stdout=output, stderr=output, start_new_session=True)
+        process = start(
+            2, data_folder, tmp_path, *options, stdout=output, stderr=output, start_new_session=True
+        )
         while process.poll() is None and not (tmp_path / "history.jsonl").is_file():
             time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGTERM)  # torchrun sends it on to the others, which so get it twice
+        os.killpg(
+            process.pid, signal.SIGTERM
+        )  # torchrun sends it on to the others, which so get it twice
         assert process.wait(timeout=120) != 0
         output.seek(0)
         printed = output.read()
@@ -127,7 +159,14 @@ def test_all_processes_stop_after_the_same_step(data_folder, tmp_path):
 
 @pytest.mark.slow
 def test_an_evaluation_is_shared_out_and_gathered_exactly(data_folder, alone):
-    options = "--data-folder", str(data_folder), "--checkpoint", str(alone / LAST), "--batch-size", "2"
+    options = (
+        "--data-folder",
+        str(data_folder),
+        "--checkpoint",
+        str(alone / LAST),
+        "--batch-size",
+        "2",
+    )
     single = run(None, "eval.py", *options).stdout
     assert "mAP (11-point)" in single
     for n_processes in (2, 4):  # three batches: one of four processes has none

@@ -81,7 +81,11 @@ def test_fetched_tensors_have_their_own_memory(random):
 def test_the_table_shows_percents_and_classes_without_objects(capsys):
     print_average_precisions({"cat": 0.5, "unicorn": math.nan}, 0.5)
     lines = capsys.readouterr().out.split("\n")
-    assert [line.split() for line in lines if line][1:] == [["cat", "50.0"], ["unicorn", "n/a"], ["mAP", "(11-point)", "50.0"]]
+    assert [line.split() for line in lines if line][1:] == [
+        ["cat", "50.0"],
+        ["unicorn", "n/a"],
+        ["mAP", "(11-point)", "50.0"],
+    ]
 
 
 def test_main_passes_its_parameters_on(toy_folder, toy_checkpoint, monkeypatch, capsys):
@@ -115,7 +119,9 @@ def test_other_classes_than_the_checkpoints_are_refused(toy_folder, toy_checkpoi
 
 def test_a_set_without_test_images_is_refused(toy_folder, toy_checkpoint, tmp_path):
     for path in toy_folder.glob("*.json"):
-        (tmp_path / path.name).write_text("[]" if path.name.startswith("TEST") else path.read_text())
+        (tmp_path / path.name).write_text(
+            "[]" if path.name.startswith("TEST") else path.read_text()
+        )
     with pytest.raises(ValueError, match=re.escape(str(tmp_path)) + ".*no images"):
         main(Parameters(str(tmp_path), str(toy_checkpoint), workers=0, device="cpu"))
 

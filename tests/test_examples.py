@@ -53,7 +53,9 @@ def test_matching_shows_each_rule():
     assert overlap[car].max() < MATCHING_THRESHOLD
     assert overlap[plant, own[plant]] < MATCHING_THRESHOLD
     # One prior is positive by the threshold alone, some are negative
-    by_threshold = [number for number in range(7) if example["positive"][number] and number not in own]
+    by_threshold = [
+        number for number in range(7) if example["positive"][number] and number not in own
+    ]
     assert by_threshold == [2]
     assert example["object"][2] == cat
     assert (~example["positive"]).nonzero().flatten().tolist() == [3, 5, 6]
@@ -62,11 +64,15 @@ def test_matching_shows_each_rule():
 def test_hard_negatives_are_those_that_the_loss_counts():
     probabilities = torch.tensor(MINING_POSITIVES + MINING_NEGATIVES, dtype=torch.float64)
     positive = torch.arange(len(probabilities)) < len(MINING_POSITIVES)
-    pair = torch.stack([probabilities, 1 - probabilities], dim=1)  # of the true class, and the other one
+    pair = torch.stack(
+        [probabilities, 1 - probabilities], dim=1
+    )  # of the true class, and the other one
     scores = torch.where(positive.unsqueeze(1), pair.flip(1), pair).log()
     criterion = MultiBoxLoss(torch.rand(len(probabilities), 4), neg_pos_ratio=MINING_RATIO)
     n_positives = torch.tensor([len(MINING_POSITIVES)])
-    loss = criterion._confidence_loss(scores[None], positive.long()[None], positive[None], n_positives)
+    loss = criterion._confidence_loss(
+        scores[None], positive.long()[None], positive[None], n_positives
+    )
     hard = sorted(MINING_NEGATIVES)[: MINING_RATIO * len(MINING_POSITIVES)]
     assert float(loss) == pytest.approx(-sum(np.log(MINING_POSITIVES + hard)))
     assert len(hard) < len(MINING_NEGATIVES)
@@ -87,7 +93,9 @@ def test_suppression_is_that_of_detect_objects():
     found, labels, found_scores = (
         tensors[0] for tensors in model.detect_objects(locs, scores, 0.4, NMS_MAX_OVERLAP, 200)
     )
-    assert found_scores.tolist() == pytest.approx(sorted((NMS_CANDIDATES[number][1] for number in kept), reverse=True), abs=1e-4)
+    assert found_scores.tolist() == pytest.approx(
+        sorted((NMS_CANDIDATES[number][1] for number in kept), reverse=True), abs=1e-4
+    )
     assert torch.allclose(found, boxes[kept], atol=1e-4)
     assert labels.tolist() == [1 if NMS_CANDIDATES[number][0] == "cat" else 2 for number in kept]
 
@@ -97,14 +105,22 @@ def test_steps_of_the_suppression():
     assert kept == [0, 1, 6]
     assert detection_figures.suppressed_by(0, overlaps) == [2, 4]
     assert detection_figures.suppressed_by(1, overlaps) == [3, 5]
-    assert overlaps[1, 6] > NMS_MAX_OVERLAP  # the plant stays although it overlaps a cat: it is of another class
+    assert (
+        overlaps[1, 6] > NMS_MAX_OVERLAP
+    )  # the plant stays although it overlaps a cat: it is of another class
 
 
 def ap_tensors():
     """The average precision example as calculate_mAP takes it."""
     images = sorted({image for image, _, _ in AP_OBJECTS})
-    found = [[(score, box) for score, number, box in AP_DETECTIONS if number == image] for image in images]
-    true = [[(box, difficult) for number, box, difficult in AP_OBJECTS if number == image] for image in images]
+    found = [
+        [(score, box) for score, number, box in AP_DETECTIONS if number == image]
+        for image in images
+    ]
+    true = [
+        [(box, difficult) for number, box, difficult in AP_OBJECTS if number == image]
+        for image in images
+    ]
     return (
         [torch.tensor([box for _, box in rows], dtype=torch.float32) for rows in found],
         [torch.ones(len(rows), dtype=torch.int64) for rows in found],
@@ -132,13 +148,18 @@ def test_average_precision_example_shows_each_judgement():
 
 def test_chosen_augmentations_do_what_they_are_told():
     image, boxes, labels, difficulties = source_scene(300)
-    for split, rng in (("TEST", None), ("TRAIN", ChosenAugmentations(seed=0))):  # nothing chosen: nothing changes
+    for split, rng in (
+        ("TEST", None),
+        ("TRAIN", ChosenAugmentations(seed=0)),
+    ):  # nothing chosen: nothing changes
         unchanged, same_boxes, _, _ = transform(image, boxes, labels, difficulties, split, rng)
         assert torch.allclose(same_boxes, boxes / 300)
         if split == "TEST":
             expected = unchanged
     assert torch.equal(unchanged, expected)
-    flipped, flipped_boxes, _, _ = transform(image, boxes, labels, difficulties, "TRAIN", ChosenAugmentations(seed=0, flip=True))
+    flipped, flipped_boxes, _, _ = transform(
+        image, boxes, labels, difficulties, "TRAIN", ChosenAugmentations(seed=0, flip=True)
+    )
     assert torch.equal(flipped, expected.flip(2))
     assert torch.allclose(flipped_boxes[:, 0], 1 - boxes[:, 2] / 300)
 

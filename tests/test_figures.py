@@ -39,7 +39,9 @@ def test_figures_are_wide_enough_and_carry_nothing_else(path):
         assert image.mode == "P" or path.suffix == ".gif"
         assert not getattr(image, "text", {})  # neither dates nor versions
         corner = image.convert("RGBA").getpixel((0, 0))
-        assert corner[3] == 0 or path.suffix == ".gif"  # outside the card's round corners the page shines through
+        assert (
+            corner[3] == 0 or path.suffix == ".gif"
+        )  # outside the card's round corners the page shines through
         if path.suffix == ".gif":
             assert image.n_frames > 10
             assert path.stat().st_size < 300_000
@@ -48,7 +50,9 @@ def test_figures_are_wide_enough_and_carry_nothing_else(path):
 @pytest.mark.parametrize("name", ["jaccard_overlap.png", "fc_to_conv_1.png"])
 def test_a_figure_drawn_twice_is_the_same_file(name, tmp_path):
     for number in range(2):
-        draw_figures.main(draw_figures.Parameters(only=(name,), output_folder=str(tmp_path / str(number))))
+        draw_figures.main(
+            draw_figures.Parameters(only=(name,), output_folder=str(tmp_path / str(number)))
+        )
     assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
 
 
@@ -74,9 +78,13 @@ def test_texts_that_cover_each_other_or_are_cut_off_are_refused():
 
 def test_unknown_figures_and_missing_checkpoints_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"nothing\.png"):
-        draw_figures.main(draw_figures.Parameters(only=("nothing.png",), output_folder=str(tmp_path)))
+        draw_figures.main(
+            draw_figures.Parameters(only=("nothing.png",), output_folder=str(tmp_path))
+        )
     if TRAINED_FIGURES:
-        missing = draw_figures.Parameters(only=tuple(TRAINED_FIGURES)[:1], checkpoint=str(tmp_path / "none.tar"))
+        missing = draw_figures.Parameters(
+            only=tuple(TRAINED_FIGURES)[:1], checkpoint=str(tmp_path / "none.tar")
+        )
         with pytest.raises(FileNotFoundError, match=r"train\.py --toy"):
             draw_figures.main(missing)
 
@@ -92,20 +100,29 @@ def test_the_scenes_boxes_fit_its_objects(number):
 
 
 def test_the_fully_connected_example_is_equal_to_its_convolution():
-    image, weights, biases = (torch.tensor(values, dtype=torch.float32) for values in (FC_IMAGE, FC_WEIGHTS, FC_BIASES))
+    image, weights, biases = (
+        torch.tensor(values, dtype=torch.float32) for values in (FC_IMAGE, FC_WEIGHTS, FC_BIASES)
+    )
     connected = F.linear(image.flatten(), weights, biases)
     convolved = F.conv2d(image[None], weights.view(2, 3, 2, 2), biases)
     assert convolved.shape == (1, 2, 1, 1)
     assert connected.tolist() == convolved.flatten().tolist()
     pixels = [value for channel in FC_IMAGE for row in channel for value in row]
     by_hand = [sum(w * x for w, x in zip(row, pixels, strict=True)) for row in FC_WEIGHTS]
-    assert connected.tolist() == [total + bias for total, bias in zip(by_hand, FC_BIASES, strict=True)]
+    assert connected.tolist() == [
+        total + bias for total, bias in zip(by_hand, FC_BIASES, strict=True)
+    ]
 
 
 def test_the_jaccard_example_by_counting_pixels():
-    pixels = [{(x, y) for x in range(box[0], box[2]) for y in range(box[1], box[3])} for box in JACCARD_BOXES]
+    pixels = [
+        {(x, y) for x in range(box[0], box[2]) for y in range(box[1], box[3])}
+        for box in JACCARD_BOXES
+    ]
     counted = len(pixels[0] & pixels[1]) / len(pixels[0] | pixels[1])
-    computed = find_jaccard_overlap(*torch.tensor(JACCARD_BOXES, dtype=torch.float64).unsqueeze(1)).item()
+    computed = find_jaccard_overlap(
+        *torch.tensor(JACCARD_BOXES, dtype=torch.float64).unsqueeze(1)
+    ).item()
     assert computed == pytest.approx(counted)
     assert f"{computed:.2f}" == "0.39"
 
@@ -150,7 +167,10 @@ def test_receptive_fields_by_what_a_gradient_reaches():
             middle = prediction.size(2) // 2
             (gradient,) = torch.autograd.grad(prediction[0, 0, middle], image, retain_graph=True)
             reached = gradient[0, 0].nonzero()[:, 0]
-            assert (reached[0].item(), reached[-1].item() + 1) == (  # the image's pixels from edge to edge
+            assert (
+                reached[0].item(),
+                reached[-1].item() + 1,
+            ) == (  # the image's pixels from edge to edge
                 centre + middle * distance - size / 2,
                 centre + middle * distance + size / 2,
             )
@@ -174,5 +194,9 @@ def test_shapes_in_the_figures_are_those_of_the_published_networks():
     base = network_figures.on_meta(VGGBase)
     shapes = network_figures.output_shapes(base, 3, 300, 300)
     for name in ("conv4_3", "conv7"):
-        assert shapes[name] == (FEATURE_MAPS[name].channels, FEATURE_MAPS[name].side, FEATURE_MAPS[name].side)
+        assert shapes[name] == (
+            FEATURE_MAPS[name].channels,
+            FEATURE_MAPS[name].side,
+            FEATURE_MAPS[name].side,
+        )
     assert shapes["conv3_3"][1:] == (network_figures.POOL3_SIDE,) * 2

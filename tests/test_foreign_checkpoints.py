@@ -63,7 +63,9 @@ def caffe_network(network):
 
 @pytest.mark.parametrize("old", [True, False], ids=["PyTorch 0.4", "later"])
 def test_the_tutorials_model_computes_what_it_did(network, our_input, tmp_path, old):
-    path = save_tutorial_checkpoint(network, tutorial_priors(), tmp_path / "checkpoint_ssd300.pth.tar", old)
+    path = save_tutorial_checkpoint(
+        network, tutorial_priors(), tmp_path / "checkpoint_ssd300.pth.tar", old
+    )
     assert (b"class PredictionConvolutions(nn.Module)" in path.read_bytes()) == old
     assert (b"cuda:0" in path.read_bytes()) == old
     model = load_model(path)
@@ -83,27 +85,37 @@ def test_amdegroots_model_computes_what_it_did(caffe_network, picture, our_input
     model = load_model(path)
     with torch.no_grad():
         locs, scores = model(our_input)
-    expected_locs, expected_scores = map(amdegroot_order, forward(caffe_network, caffe_input(picture)))
+    expected_locs, expected_scores = map(
+        amdegroot_order, forward(caffe_network, caffe_input(picture))
+    )
     assert expected_scores.std() > 0.3
     torch.testing.assert_close(locs, expected_locs, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(scores, expected_scores, rtol=1e-4, atol=1e-4)
     assert model.label_map == label_map
-    torch.testing.assert_close(model.priors_cxcy, amdegroot_order(amdegroot_priors().unsqueeze(0))[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        model.priors_cxcy, amdegroot_order(amdegroot_priors().unsqueeze(0))[0], rtol=0, atol=1e-6
+    )
 
 
 def test_training_starts_from_the_papers_base(caffe_network, picture, our_input, tmp_path):
     path = save_old(paper_base_state(caffe_network), tmp_path / "vgg16_reducedfc.pth")
-    model = create_model(None, {"background": 0, "cat": 1}, Parameters(base_weights=str(path)), torch.device("cpu"))
+    model = create_model(
+        None, {"background": 0, "cat": 1}, Parameters(base_weights=str(path)), torch.device("cpu")
+    )
     with torch.no_grad():
         got = model.base(our_input + model.input_shift)
         expected = base_forward(caffe_network.base, caffe_input(picture))
     for ours, theirs in zip(got, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-    checkpoints.save_checkpoint(tmp_path / "ours.pth.tar", checkpoints.model_state(model, model.label_map))
+    checkpoints.save_checkpoint(
+        tmp_path / "ours.pth.tar", checkpoints.model_state(model, model.label_map)
+    )
     assert torch.equal(load_model(tmp_path / "ours.pth.tar").input_shift, model.input_shift)
     with pytest.raises(ValueError, match=re.escape(str(path)) + ".*--base-weights"):
         load_checkpoint(path)
-    with pytest.raises(FileNotFoundError, match=r"none\.pth: no such file of weights: .*README.*--base-weights"):
+    with pytest.raises(
+        FileNotFoundError, match=r"none\.pth: no such file of weights: .*README.*--base-weights"
+    ):
         load_base_weights(tmp_path / "none.pth")
 
 
@@ -123,7 +135,9 @@ class Calls:
 def named(module, name, *arguments):
     """A pickle that calls what a dotted name behind a module leads to."""
     texts = [b"\x8c" + bytes([len(text)]) + text.encode() for text in (module, name)]
-    return b"\x80\x04" + b"".join(texts) + b"\x93" + pickle.dumps(arguments, protocol=2)[2:-1] + b"R."
+    return (
+        b"\x80\x04" + b"".join(texts) + b"\x93" + pickle.dumps(arguments, protocol=2)[2:-1] + b"R."
+    )
 
 
 def payloads(made):
@@ -146,8 +160,14 @@ def payloads(made):
         "subprocess": (dump(subprocess.call, ["touch", str(made)]), "subprocess.call"),
         "eval": (dump(eval, f"__import__('os').mkdir({str(made)!r})"), "eval"),
         "import": (b"\x80\x02chostile_import\nanything\n.", "hostile_import.anything"),
-        "behind an allowed module": (named("torch._utils", "torch.os.system", touch), "torch._utils.torch.os.system"),
-        "behind an allowed name": (named("collections", "OrderedDict.__init__.__class__", touch), "OrderedDict.__init__"),
+        "behind an allowed module": (
+            named("torch._utils", "torch.os.system", touch),
+            "torch._utils.torch.os.system",
+        ),
+        "behind an allowed name": (
+            named("collections", "OrderedDict.__init__.__class__", touch),
+            "OrderedDict.__init__",
+        ),
         "in the record of a module": (record.getvalue(), "system"),
     }
 
@@ -156,7 +176,9 @@ def payloads(made):
 def made(tmp_path, monkeypatch):
     """The file that hostile ones would make; one does it when it is imported."""
     made = tmp_path / "made"
-    (tmp_path / "hostile_import.py").write_text(f"import os\nos.mkdir({str(made)!r})\nanything = 1\n")
+    (tmp_path / "hostile_import.py").write_text(
+        f"import os\nos.mkdir({str(made)!r})\nanything = 1\n"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     yield made
     sys.modules.pop("hostile_import", None)
@@ -168,7 +190,9 @@ def test_nothing_that_a_file_asks_for_is_run(name, made, tmp_path):
     path = tmp_path / "hostile.pth"
     path.write_bytes(old_file(payload))
     for read in (load_model, load_base_weights):
-        with pytest.raises(ValueError, match=re.escape(str(path)) + ".*" + re.escape(named_in_message)):
+        with pytest.raises(
+            ValueError, match=re.escape(str(path)) + ".*" + re.escape(named_in_message)
+        ):
             read(path)
     assert not made.exists()
     assert "hostile_import" not in sys.modules
@@ -181,7 +205,10 @@ def test_nothing_in_a_zip_file_is_run(name, made, tmp_path):
     torch.save({"a": torch.zeros(2)}, tmp_path / "harmless.pth")
     with zipfile.ZipFile(tmp_path / "harmless.pth") as source, zipfile.ZipFile(path, "w") as target:
         for entry in source.infolist():
-            target.writestr(entry.filename, payload if entry.filename.endswith("data.pkl") else source.read(entry))
+            target.writestr(
+                entry.filename,
+                payload if entry.filename.endswith("data.pkl") else source.read(entry),
+            )
     with pytest.raises(ValueError, match=re.escape(str(path)) + ".*" + re.escape(named_in_message)):
         load_model(path)
     assert not made.exists()
@@ -209,15 +236,33 @@ def test_allowed_names_do_nothing_else_than_they_should(pickled, tmp_path):
 def storage_record(n_values, key="0"):
     """A pickled tensor of n_values, with one number in the file."""
     tensor = b"ctorch._utils\n_rebuild_tensor\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
-    tensor += pickle.dumps(key, protocol=2)[2:-1] + b"X\x03\x00\x00\x00cpu" + pickle.dumps(n_values, protocol=2)[2:-1] + b"NtQ"
-    return tensor + b"K\x00" + pickle.dumps(((n_values,), (1,)), protocol=2)[2:-1].replace(b"\x86", b"\x86") + b"tR"
+    tensor += (
+        pickle.dumps(key, protocol=2)[2:-1]
+        + b"X\x03\x00\x00\x00cpu"
+        + pickle.dumps(n_values, protocol=2)[2:-1]
+        + b"NtQ"
+    )
+    return (
+        tensor
+        + b"K\x00"
+        + pickle.dumps(((n_values,), (1,)), protocol=2)[2:-1].replace(b"\x86", b"\x86")
+        + b"tR"
+    )
 
 
 @pytest.mark.parametrize("n_values", [10**6, 10**12, 2**62, -5])
 def test_a_part_can_not_be_larger_than_the_file(n_values, tmp_path):
     path = tmp_path / "large.pth"
-    path.write_bytes(old_file(b"\x80\x02}X\x0c\x00\x00\x00vgg.0.weight" + storage_record(n_values) + b"s.", ["0"], bytes(12)))
-    with pytest.raises(ValueError, match=re.escape(str(path)) + ".*numbers in a part, but has only"):
+    path.write_bytes(
+        old_file(
+            b"\x80\x02}X\x0c\x00\x00\x00vgg.0.weight" + storage_record(n_values) + b"s.",
+            ["0"],
+            bytes(12),
+        )
+    )
+    with pytest.raises(
+        ValueError, match=re.escape(str(path)) + ".*numbers in a part, but has only"
+    ):
         load_model(path)
 
 
@@ -231,7 +276,10 @@ def test_a_pickle_can_not_ask_for_a_large_memo(tmp_path):
 def test_a_zip_bomb_is_not_unpacked(tmp_path, monkeypatch):
     torch.save({"vgg.0.weight": torch.zeros(3_000_000)}, tmp_path / "flat.pth")
     path = tmp_path / "bomb.pth"
-    with zipfile.ZipFile(tmp_path / "flat.pth") as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+    with (
+        zipfile.ZipFile(tmp_path / "flat.pth") as source,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
         for entry in source.infolist():
             target.writestr(entry.filename, source.read(entry))
     assert path.stat().st_size < 100_000
@@ -246,16 +294,28 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def small_state(network):
     """amdegroot's names and shapes in a small file: each tensor is one number, shown at every place."""
-    return {name: torch.zeros(1).expand(tensor.shape) for name, tensor in amdegroot_state(network).items()}
+    return {
+        name: torch.zeros(1).expand(tensor.shape)
+        for name, tensor in amdegroot_state(network).items()
+    }
 
 
 @pytest.mark.parametrize("old", [True, False])
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vgg.0.weight": torch.zeros(64, 4, 3, 3)}, r"base\.conv1_1\.weight: expected \(64, 3, 3, 3\), got \(64, 4, 3, 3\)"),
-        ({"vgg.0.weight": torch.zeros(64, 3, 3, 3).long()}, r"base\.conv1_1\.weight: expected 32-bit"),
-        ({"vgg.0.weight": torch.zeros(1).expand(64, 3, 3, 3)}, r"base\.conv1_1\.weight: has fewer numbers than places"),
+        (
+            {"vgg.0.weight": torch.zeros(64, 4, 3, 3)},
+            r"base\.conv1_1\.weight: expected \(64, 3, 3, 3\), got \(64, 4, 3, 3\)",
+        ),
+        (
+            {"vgg.0.weight": torch.zeros(64, 3, 3, 3).long()},
+            r"base\.conv1_1\.weight: expected 32-bit",
+        ),
+        (
+            {"vgg.0.weight": torch.zeros(1).expand(64, 3, 3, 3)},
+            r"base\.conv1_1\.weight: has fewer numbers than places",
+        ),
         ({"L2Norm.weight": torch.zeros(256)}, r"L2Norm\.weight: expected \(512,\), got \(256,\)"),
         ({"vgg.3.weight": torch.zeros(1)}, r"missing or unknown: vgg\.3\.weight"),
         ({"conf.5.bias": None}, r"conf\.5\.bias"),
@@ -272,7 +332,13 @@ def test_wrong_shapes_and_names_are_named(small_state, changes, message, old, tm
 
 @pytest.mark.parametrize("old", [True, False])
 @pytest.mark.parametrize(
-    "state", [{"layer1.0.conv1.weight": torch.zeros(2)}, {"features.0.weight": torch.zeros(64, 3, 3, 3)}, {}, [torch.zeros(2)]]
+    "state",
+    [
+        {"layer1.0.conv1.weight": torch.zeros(2)},
+        {"features.0.weight": torch.zeros(64, 3, 3, 3)},
+        {},
+        [torch.zeros(2)],
+    ],
 )
 def test_another_network_is_named(state, old, tmp_path):
     path = tmp_path / "resnet18.pth"
@@ -284,14 +350,18 @@ def test_another_network_is_named(state, old, tmp_path):
 
 def test_a_tutorials_model_of_other_classes_is_refused(tmp_path):
     network = random_network(3)
-    path = save_tutorial_checkpoint(network, tutorial_priors(), tmp_path / "cells.pth.tar", n_classes=3)
+    path = save_tutorial_checkpoint(
+        network, tutorial_priors(), tmp_path / "cells.pth.tar", n_classes=3
+    )
     with pytest.raises(ValueError, match=re.escape(str(path)) + ".*other classes than VOC's"):
         load_model(path)
 
 
 @pytest.mark.parametrize("length", [0, 1, 20, 100, 1000, 3000, -1, -1000])
 def test_a_truncated_old_file_is_named(length, tmp_path):
-    path = save_old({f"vgg.{i}.weight": torch.ones(100) for i in range(20)}, tmp_path / "truncated.pth")
+    path = save_old(
+        {f"vgg.{i}.weight": torch.ones(100) for i in range(20)}, tmp_path / "truncated.pth"
+    )
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(ValueError, match=re.escape(str(path)) + ".*damaged"):
         load_model(path)
@@ -315,9 +385,15 @@ def test_a_misnamed_file_is_named(kind, tmp_path):
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("a.txt", "no weights")
     else:
-        contents = {"text": b"no weights", "tar": bytes(257) + b"ustar" + bytes(250), "pickle": pickle.dumps({"vgg.0.weight": 1})}
+        contents = {
+            "text": b"no weights",
+            "tar": bytes(257) + b"ustar" + bytes(250),
+            "pickle": pickle.dumps({"vgg.0.weight": 1}),
+        }
         path.write_bytes(contents[kind])
-    with pytest.raises(ValueError, match=re.escape(str(path)) + (".*tar archive" if kind == "tar" else "")):
+    with pytest.raises(
+        ValueError, match=re.escape(str(path)) + (".*tar archive" if kind == "tar" else "")
+    ):
         load_model(path)
 
 

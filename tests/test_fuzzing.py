@@ -50,15 +50,23 @@ def mutate_bytes(content, others, rng):
         if not content:
             break
         # Half of the changes near the beginning, where the headers are
-        place = int(rng.integers(len(content))) if rng.random() < 0.5 else int(rng.integers(min(len(content), 64)))
+        place = (
+            int(rng.integers(len(content)))
+            if rng.random() < 0.5
+            else int(rng.integers(min(len(content), 64)))
+        )
         length = int(rng.integers(1, 2 + min(len(content) - place, 200)))
         kind = rng.integers(7)
         if kind == 0:
             content[place] ^= 1 << int(rng.integers(8))
         elif kind == 1:
-            value = int(rng.choice([0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 50_000]))
+            value = int(
+                rng.choice([0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 50_000])
+            )
             size = 4 if value > 0xFFFF or rng.random() < 0.5 else 2
-            content[place : place + size] = value.to_bytes(size, "little" if rng.random() < 0.5 else "big")
+            content[place : place + size] = value.to_bytes(
+                size, "little" if rng.random() < 0.5 else "big"
+            )
         elif kind == 2:
             del content[place : place + length]
         elif kind == 3:
@@ -97,15 +105,23 @@ def mutate_xml(text, others, rng):
         return replace_number(text, rng).encode()
     if kind == 1:
         tag = str(rng.choice(tags))
-        return text.replace(tag, str(rng.choice([*tags, "", "<", tag * 2, "<x y='1' y='2'>", "<![CDATA[", "&amp;"])), 1).encode()
+        return text.replace(
+            tag,
+            str(rng.choice([*tags, "", "<", tag * 2, "<x y='1' y='2'>", "<![CDATA[", "&amp;"])),
+            1,
+        ).encode()
     if kind == 2:
         depth = int(rng.choice([10, 1000, 100_000]))
         return ("<object>" * depth + text + "</object>" * depth).encode()
     if kind == 3:
         levels = int(rng.integers(1, 12))
-        return (bomb(levels) + text.replace(">car<", f">&e{levels - 1};<")).encode(str(rng.choice(["utf-8", "utf-16"])))
+        return (bomb(levels) + text.replace(">car<", f">&e{levels - 1};<")).encode(
+            str(rng.choice(["utf-8", "utf-16"]))
+        )
     if kind == 4:
-        declared, used = rng.choice(["utf-8", "utf-16", "utf-16-le", "latin-1", "utf-7", "cp037", "shift-jis"], 2)
+        declared, used = rng.choice(
+            ["utf-8", "utf-16", "utf-16-le", "latin-1", "utf-7", "cp037", "shift-jis"], 2
+        )
         declared = str(rng.choice([declared, used, "idna", "hex", "unicode_escape", "nonsense"]))
         text = f'<?xml version="1.0" encoding="{declared}"?>' + text.replace("car", "Fußgänger")
         return text.encode(str(used), errors="replace")
@@ -161,7 +177,11 @@ def mutate_json(content, others, rng):
 def mutate_picture(content, others, rng):
     """A change of bytes; in half of the PNG files that are changed the checksums are made right again."""
     content = mutate_bytes(content, others, rng)
-    return with_checksums(content) if content.startswith(b"\x89PNG") and rng.random() < 0.5 else content
+    return (
+        with_checksums(content)
+        if content.startswith(b"\x89PNG") and rng.random() < 0.5
+        else content
+    )
 
 
 def with_checksums(content):
@@ -182,9 +202,19 @@ def xml_seeds():
     """Annotations as VOC and labelling tools write them."""
     part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox></part>"
     return [
-        annotation_xml(CAR, ("person", (1, 1, 100, 80)), object_xml("cat", (3, 4, 50, 60), "<difficult>1</difficult>")),
-        '<?xml version="1.0" encoding="utf-8"?>\n' + annotation_xml(CAR, ("car", (45.7, 21.5, 50.25, 60.0)), size=""),
-        annotation_xml(object_xml(*CAR).replace("<name>", part + "<pose>Left</pose><truncated>1</truncated><name>", 1), CAR),
+        annotation_xml(
+            CAR,
+            ("person", (1, 1, 100, 80)),
+            object_xml("cat", (3, 4, 50, 60), "<difficult>1</difficult>"),
+        ),
+        '<?xml version="1.0" encoding="utf-8"?>\n'
+        + annotation_xml(CAR, ("car", (45.7, 21.5, 50.25, 60.0)), size=""),
+        annotation_xml(
+            object_xml(*CAR).replace(
+                "<name>", part + "<pose>Left</pose><truncated>1</truncated><name>", 1
+            ),
+            CAR,
+        ),
         annotation_xml(),
     ]
 
@@ -299,11 +329,17 @@ def try_lists(folder, rng):
     name = str(rng.choice(list(contents)))
     (folder / name).write_bytes(mutate_json(contents[name], others, rng))
     try:
-        dataset = PascalVOCDataset(folder, "TRAIN", keep_difficult=bool(rng.integers(2)), seed=int(rng.integers(1000)))
+        dataset = PascalVOCDataset(
+            folder, "TRAIN", keep_difficult=bool(rng.integers(2)), seed=int(rng.integers(1000))
+        )
         for number in range(len(dataset)):
             check_item(dataset[number], len(dataset.label_map))
     except (ValueError, FileNotFoundError) as error:
-        check_error(error, folder if "no such file" not in str(error) else "", (ValueError, FileNotFoundError))
+        check_error(
+            error,
+            folder if "no such file" not in str(error) else "",
+            (ValueError, FileNotFoundError),
+        )
         return "refused"
     return "read"
 
@@ -314,7 +350,11 @@ def try_picture(folder, rng):
     path = folder / "input.jpg"
     path.write_bytes(mutate_picture(seeds[rng.integers(len(seeds))], seeds, rng))
     entry = {"boxes": [[1, 1, 20, 20], [5, 5, 60, 40]], "labels": [1, 2], "difficulties": [0, 1]}
-    contents = {"TRAIN_images": [str(path)], "TRAIN_objects": [entry], "label_map": {"background": 0, "a": 1, "b": 2}}
+    contents = {
+        "TRAIN_images": [str(path)],
+        "TRAIN_objects": [entry],
+        "label_map": {"background": 0, "a": 1, "b": 2},
+    }
     for name, content in contents.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
     dataset = PascalVOCDataset(folder, "TRAIN", seed=int(rng.integers(1000)))
@@ -336,15 +376,23 @@ def limit_memory(n_bytes):
         import resource
     except ImportError:  # Windows
         return
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if Path("/proc").is_dir() else 2**36
-    resource.setrlimit(resource.RLIMIT_AS, (used + n_bytes, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    used = (
+        int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        if Path("/proc").is_dir()
+        else 2**36
+    )
+    resource.setrlimit(
+        resource.RLIMIT_AS, (used + n_bytes, resource.getrlimit(resource.RLIMIT_AS)[1])
+    )
 
 
 def run(kind, n_inputs, folder):
     """Try inputs of a kind; stops at the first that breaks a rule, and leaves it in the folder."""
     torch.set_num_threads(1)
     warnings.simplefilter("error")
-    warnings.simplefilter("ignore", DeprecationWarning)  # as Python does: some codecs have such remarks
+    warnings.simplefilter(
+        "ignore", DeprecationWarning
+    )  # as Python does: some codecs have such remarks
     folder = Path(folder)
     outcomes = Counter()
     limit_memory(MEMORY)
@@ -352,7 +400,9 @@ def run(kind, n_inputs, folder):
         try:
             outcomes[KINDS[kind](folder, np.random.default_rng((number, *kind.encode())))] += 1
         except Exception as error:
-            raise RuntimeError(f"{kind}: input {number}, left in {folder}, breaks a rule") from error
+            raise RuntimeError(
+                f"{kind}: input {number}, left in {folder}, breaks a rule"
+            ) from error
     print(f"{kind}: {dict(outcomes)}")
     return outcomes
 
@@ -362,12 +412,19 @@ def test_mutated_inputs_are_read_correctly_or_refused_with_our_errors(kind, tmp_
     command = [sys.executable, __file__, kind, str(N_INPUTS), str(tmp_path)]
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     result = subprocess.run(
-        command, capture_output=True, text=True, timeout=TIME, env={**os.environ, "PYTHONPATH": paths}, errors="replace"
+        command,
+        capture_output=True,
+        text=True,
+        timeout=TIME,
+        env={**os.environ, "PYTHONPATH": paths},
+        errors="replace",
     )
     assert result.returncode == 0, result.stderr[-4000:]
     outcomes = {word: int(count) for word, count in re.findall(r"'(\w+)': (\d+)", result.stdout)}
     assert sum(outcomes.values()) == N_INPUTS
-    assert min(outcomes["read"], outcomes["refused"]) > N_INPUTS / 20  # of both there are some, or the mutations are no good
+    assert (
+        min(outcomes["read"], outcomes["refused"]) > N_INPUTS / 20
+    )  # of both there are some, or the mutations are no good
 
 
 if __name__ == "__main__":

@@ -25,7 +25,10 @@ def no_waiting():
 
 def predictions(n_images, random):
     """Locs (N, 8732, 4) and scores (N, 8732, 21), mostly background."""
-    locs, scores = torch.randn(n_images, 8732, 4, generator=random), torch.randn(n_images, 8732, 21, generator=random)
+    locs, scores = (
+        torch.randn(n_images, 8732, 4, generator=random),
+        torch.randn(n_images, 8732, 21, generator=random),
+    )
     scores[:, :, 0] += 6
     return locs, scores
 
@@ -77,10 +80,15 @@ def test_detections_are_those_of_a_processor(random):
 def test_boxes_of_a_batch_are_suppressed_in_one_call_as_image_by_image(random):
     low = torch.rand(5000, 2, generator=random)
     boxes = torch.cat([low, low + 0.1], dim=1).to(CUDA)
-    scores, groups = torch.rand(5000, generator=random).to(CUDA), torch.randint(0, 64 * 21, (5000,), generator=random).to(CUDA)
+    scores, groups = (
+        torch.rand(5000, generator=random).to(CUDA),
+        torch.randint(0, 64 * 21, (5000,), generator=random).to(CUDA),
+    )
     together = suppress(boxes, scores, groups, 21, 0.45, at_once=True)
     assert torch.equal(together, suppress(boxes, scores, groups, 21, 0.45, at_once=False))
-    assert torch.equal(together.cpu(), suppress(boxes.cpu(), scores.cpu(), groups.cpu(), 21, 0.45, at_once=False))
+    assert torch.equal(
+        together.cpu(), suppress(boxes.cpu(), scores.cpu(), groups.cpu(), 21, 0.45, at_once=False)
+    )
     assert torch.equal(rank_in_group(groups).cpu(), rank_in_group(groups.cpu()))
 
 
@@ -91,5 +99,7 @@ def test_a_compiled_network_has_the_same_losses(random):
     losses = []
     for compiled in (False, True):
         training = training_on_gpu(precision="float32", compile=compiled, lr=1e-4)
-        losses.append([take_step(images, boxes, labels, training, step, 0)[0].cpu() for step in range(3)])
+        losses.append(
+            [take_step(images, boxes, labels, training, step, 0)[0].cpu() for step in range(3)]
+        )
     torch.testing.assert_close(torch.stack(losses[1]), torch.stack(losses[0]), rtol=1e-2, atol=1e-2)

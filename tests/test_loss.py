@@ -14,7 +14,9 @@ from oracles import slow_corners, slow_jaccards, slow_matching, slow_multibox_lo
 from utils import cxcy_to_gcxgcy, cxcy_to_xy, find_jaccard_overlap, xy_to_cxcy
 
 NO_BOXES, NO_LABELS = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
-QUARTERS = [[x, y, x + 0.5, y + 0.5] for y in (0.0, 0.5) for x in (0.0, 0.5)]  # four priors that tile the image
+QUARTERS = [
+    [x, y, x + 0.5, y + 0.5] for y in (0.0, 0.5) for x in (0.0, 0.5)
+]  # four priors that tile the image
 
 
 def random_boxes(n, random):
@@ -31,7 +33,9 @@ def match(images, priors_xy, threshold=0.5):
     for image, objects in enumerate(images):
         boxes[image, : len(objects)] = torch.as_tensor(objects).view(-1, 4)
         is_object[image, : len(objects)] = True
-    object_for_each_prior, positive = match_priors(boxes, is_object, torch.as_tensor(priors_xy), threshold)
+    object_for_each_prior, positive = match_priors(
+        boxes, is_object, torch.as_tensor(priors_xy), threshold
+    )
     assert object_for_each_prior.shape == positive.shape == (len(images), len(priors_xy))
     assert object_for_each_prior.dtype == torch.long
     assert positive.dtype == torch.bool
@@ -47,7 +51,10 @@ def expected_match(objects, priors_xy, threshold=0.5):
     """The oracle's answer for one image."""
     if len(objects) == 0:
         return [None] * len(priors_xy)
-    return slow_matching(slow_jaccards(torch.as_tensor(objects).tolist(), torch.as_tensor(priors_xy).tolist()), threshold)
+    return slow_matching(
+        slow_jaccards(torch.as_tensor(objects).tolist(), torch.as_tensor(priors_xy).tolist()),
+        threshold,
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- matching
@@ -73,23 +80,28 @@ def test_with_fewer_priors_than_objects_every_prior_gets_the_best_object_left(ra
 
 
 # Sides of sixteenths are exact in float32, so equal overlaps are exactly equal here as in the oracle: ties are frequent.
-sixteenths = st.tuples(st.integers(0, 15), st.integers(0, 15), st.integers(1, 16), st.integers(1, 16)).map(
-    lambda t: [t[0] / 16, t[1] / 16, (t[0] + t[2]) / 16, (t[1] + t[3]) / 16]
-)
-few_corners = st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(1, 2), st.integers(1, 2)).map(
-    lambda t: [t[0] / 4, t[1] / 4, (t[0] + t[2]) / 4, (t[1] + t[3]) / 4]
-)
+sixteenths = st.tuples(
+    st.integers(0, 15), st.integers(0, 15), st.integers(1, 16), st.integers(1, 16)
+).map(lambda t: [t[0] / 16, t[1] / 16, (t[0] + t[2]) / 16, (t[1] + t[3]) / 16])
+few_corners = st.tuples(
+    st.integers(0, 2), st.integers(0, 2), st.integers(1, 2), st.integers(1, 2)
+).map(lambda t: [t[0] / 4, t[1] / 4, (t[0] + t[2]) / 4, (t[1] + t[3]) / 4])
 any_boxes = st.one_of(st.lists(sixteenths, max_size=6), st.lists(few_corners, max_size=6))
 
 
 @settings(deadline=None, max_examples=60)
 @given(
     images=st.lists(any_boxes, min_size=1, max_size=3),
-    priors=st.one_of(st.lists(few_corners, min_size=1, max_size=12), st.lists(sixteenths, min_size=1, max_size=12)),
+    priors=st.one_of(
+        st.lists(few_corners, min_size=1, max_size=12),
+        st.lists(sixteenths, min_size=1, max_size=12),
+    ),
     threshold=st.sampled_from([0.25, 0.5, 0.75, 1.0]),
 )
 def test_exact_ties_go_to_the_first_object_and_the_first_prior(images, priors, threshold):
-    assert match(images, priors, threshold) == [expected_match(objects, priors, threshold) for objects in images]
+    assert match(images, priors, threshold) == [
+        expected_match(objects, priors, threshold) for objects in images
+    ]
 
 
 @settings(deadline=None, max_examples=60)
@@ -98,13 +110,21 @@ def test_exact_ties_go_to_the_first_object_and_the_first_prior(images, priors, t
     priors=st.lists(sixteenths, min_size=12, max_size=16),
     threshold=st.floats(0.05, 1),
 )
-def test_each_object_has_a_prior_of_its_own_and_every_other_positive_overlaps_enough(objects, priors, threshold):
+def test_each_object_has_a_prior_of_its_own_and_every_other_positive_overlaps_enough(
+    objects, priors, threshold
+):
     got = match([objects], priors, threshold)[0]
     overlap = slow_jaccards(objects, priors)
     assert set(got) >= set(range(len(objects)))
     for index in range(len(objects)):
-        below = [p for p, object_ in enumerate(got) if object_ == index and overlap[index][p] < threshold - 1e-6]
-        assert len(below) <= 1  # only the prior that is its own may overlap it less than the threshold
+        below = [
+            p
+            for p, object_ in enumerate(got)
+            if object_ == index and overlap[index][p] < threshold - 1e-6
+        ]
+        assert (
+            len(below) <= 1
+        )  # only the prior that is its own may overlap it less than the threshold
     for p, object_ in enumerate(got):
         if object_ is None:
             assert max(row[p] for row in overlap) < threshold + 1e-6
@@ -112,13 +132,23 @@ def test_each_object_has_a_prior_of_its_own_and_every_other_positive_overlaps_en
 
 def test_of_two_objects_that_want_one_prior_the_loser_takes_its_next_best_free_one():
     priors = [[0.0, 0.0, 0.5, 0.5], [0.25, 0.0, 0.75, 0.5], [0.5, 0.5, 1.0, 1.0]]
-    closer, further = [0.0, 0.0, 0.5, 0.4375], [0.0, 0.0, 0.5, 0.375]  # overlap prior 0 by 7/8 and 6/8
+    closer, further = (
+        [0.0, 0.0, 0.5, 0.4375],
+        [0.0, 0.0, 0.5, 0.375],
+    )  # overlap prior 0 by 7/8 and 6/8
     assert match([[closer, further]], priors) == [[0, 1, None]]
-    assert match([[further, closer]], priors) == [[1, 0, None]]  # the overlap decides, not the place in the list
+    assert match([[further, closer]], priors) == [
+        [1, 0, None]
+    ]  # the overlap decides, not the place in the list
 
 
 def test_a_chain_of_claims_is_settled_from_the_highest_overlap_down():
-    priors = [[0.0, 0.0, 0.25, 0.5], [0.25, 0.0, 0.5, 0.5], [0.5, 0.0, 0.75, 0.5], [0.0, 0.75, 0.25, 1.0]]
+    priors = [
+        [0.0, 0.0, 0.25, 0.5],
+        [0.25, 0.0, 0.5, 0.5],
+        [0.5, 0.0, 0.75, 0.5],
+        [0.0, 0.75, 0.25, 1.0],
+    ]
     best = [0.0, 0.0, 0.25, 0.5]  # overlaps prior 0 by 1
     second = [0.0, 0.0, 0.3125, 0.5]  # prior 0 by 4/5, prior 1 by 1/8
     third = [0.25, 0.0, 0.375, 0.1875]  # prior 1 by 3/16
@@ -177,7 +207,9 @@ def test_tiny_and_huge_objects_match_the_real_priors_as_the_plain_loop_says():
             [0.5, 0.25, 0.825, 0.675],  # a white blood cell
         ]
     )
-    overlap = find_jaccard_overlap(objects, priors)  # rounded alike, as many of these priors overlap an object equally
+    overlap = find_jaccard_overlap(
+        objects, priors
+    )  # rounded alike, as many of these priors overlap an object equally
     got = match([objects, objects[2:4]], priors)
     assert got[0] == slow_matching(overlap.tolist(), 0.5)
     assert got[1] == slow_matching(overlap[2:4].tolist(), 0.5)
@@ -213,7 +245,9 @@ def test_a_batch_matched_in_parts_is_the_batch_matched_as_a_whole(random):
     labels = [torch.randint(1, 21, (count,), generator=random) for count in counts]
     criterion = MultiBoxLoss(SSD300.create_prior_boxes())
     assert len(parts_of_batch(boxes, max_objects=32)) > 5
-    for part, whole in zip(criterion.match(boxes, labels), criterion._match_part(boxes, labels), strict=True):
+    for part, whole in zip(
+        criterion.match(boxes, labels), criterion._match_part(boxes, labels), strict=True
+    ):
         positive = criterion.match(boxes, labels)[0] > 0  # elsewhere offsets mean nothing
         assert torch.equal(part[positive], whole[positive])
         assert part.shape == whole.shape
@@ -221,10 +255,16 @@ def test_a_batch_matched_in_parts_is_the_batch_matched_as_a_whole(random):
 
 
 def test_matching_leaves_its_arguments_alone(random):
-    arguments = random_boxes(6, random).view(2, 3, 4), torch.tensor([[True, True, False]] * 2), random_boxes(20, random)
+    arguments = (
+        random_boxes(6, random).view(2, 3, 4),
+        torch.tensor([[True, True, False]] * 2),
+        random_boxes(20, random),
+    )
     copies = [argument.clone() for argument in arguments]
     match_priors(*arguments, 0.5)
-    assert all(torch.equal(argument, copy) for argument, copy in zip(arguments, copies, strict=True))
+    assert all(
+        torch.equal(argument, copy) for argument, copy in zip(arguments, copies, strict=True)
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- loss
@@ -247,23 +287,33 @@ def expected_losses(priors, locs, scores, boxes, labels, threshold=0.5, neg_pos_
     box_lists, label_lists = [b.tolist() for b in boxes], [x.tolist() for x in labels]
     matchings = [expected_match(objects, corners, threshold) for objects in box_lists]
     predictions = [tensor.detach().double().requires_grad_() for tensor in (locs, scores)]
-    confidence, localization = slow_multibox_loss(predictions, box_lists, label_lists, rows, matchings, neg_pos_ratio)
-    locs_grad, _ = torch.autograd.grad(localization, predictions, allow_unused=True, materialize_grads=True)
-    _, scores_grad = torch.autograd.grad(confidence, predictions, allow_unused=True, materialize_grads=True)
+    confidence, localization = slow_multibox_loss(
+        predictions, box_lists, label_lists, rows, matchings, neg_pos_ratio
+    )
+    locs_grad, _ = torch.autograd.grad(
+        localization, predictions, allow_unused=True, materialize_grads=True
+    )
+    _, scores_grad = torch.autograd.grad(
+        confidence, predictions, allow_unused=True, materialize_grads=True
+    )
     return confidence.detach(), localization.detach(), locs_grad, scores_grad
 
 
 def assert_as_the_oracle(problem, threshold=0.5, neg_pos_ratio=3, alpha=1.0):
     """Compare value, components and gradients of one problem with the oracle's."""
     priors, locs, scores, boxes, labels = problem
-    confidence, localization, locs_grad, scores_grad = expected_losses(*problem, threshold, neg_pos_ratio)
+    confidence, localization, locs_grad, scores_grad = expected_losses(
+        *problem, threshold, neg_pos_ratio
+    )
     criterion = MultiBoxLoss(priors, threshold=threshold, neg_pos_ratio=neg_pos_ratio, alpha=alpha)
     losses = criterion.components(locs, scores, boxes, labels)
     torch.testing.assert_close(losses["confidence"].double(), confidence, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(losses["localization"].double(), localization, rtol=1e-4, atol=1e-5)
     loss = criterion(locs, scores, boxes, labels)
     assert loss.shape == ()
-    torch.testing.assert_close(loss.double(), confidence + alpha * localization, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        loss.double(), confidence + alpha * localization, rtol=1e-4, atol=1e-5
+    )
     got = torch.autograd.grad(loss, (locs, scores))
     torch.testing.assert_close(got[0].double(), alpha * locs_grad, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(got[1].double(), scores_grad, rtol=1e-4, atol=1e-5)
@@ -283,7 +333,9 @@ def test_loss_and_its_gradients_agree_with_the_plain_loop(counts, n_classes, ran
     neg_pos_ratio=st.integers(0, 6),
     alpha=st.sampled_from([0.0, 0.5, 1.0, 3.0]),
 )
-def test_threshold_ratio_and_alpha_are_used_as_in_the_plain_loop(seed, counts, threshold, neg_pos_ratio, alpha):
+def test_threshold_ratio_and_alpha_are_used_as_in_the_plain_loop(
+    seed, counts, threshold, neg_pos_ratio, alpha
+):
     problem = make_problem(counts, torch.Generator().manual_seed(seed), n_priors=25, n_classes=4)
     assert_as_the_oracle(problem, threshold, neg_pos_ratio, alpha)
 
@@ -299,8 +351,12 @@ def test_loss_gives_the_published_answers(golden):
     criterion = MultiBoxLoss(tutorial_priors())
     for case in golden["loss"]:
         rs, n_images = np.random.RandomState(case["seed"]), len(case["boxes"])
-        locs = torch.from_numpy(rs.standard_normal((n_images, 8732, 4)).astype(np.float32)).requires_grad_()
-        scores = torch.from_numpy((2 * rs.standard_normal((n_images, 8732, 21))).astype(np.float32)).requires_grad_()
+        locs = torch.from_numpy(
+            rs.standard_normal((n_images, 8732, 4)).astype(np.float32)
+        ).requires_grad_()
+        scores = torch.from_numpy(
+            (2 * rs.standard_normal((n_images, 8732, 21))).astype(np.float32)
+        ).requires_grad_()
         boxes = [torch.tensor(objects).view(-1, 4) for objects in case["boxes"]]
         labels = [torch.tensor(objects, dtype=torch.long) for objects in case["labels"]]
         losses = criterion.components(locs, scores, boxes, labels)
@@ -310,13 +366,17 @@ def test_loss_gives_the_published_answers(golden):
         assert total.item() == pytest.approx(case["total"], rel=1e-4)
         total.backward()
         assert locs.grad.abs().sum().item() == pytest.approx(case["locs_grad_abs_sum"], rel=1e-3)
-        assert scores.grad.abs().sum().item() == pytest.approx(case["scores_grad_abs_sum"], rel=1e-3)
+        assert scores.grad.abs().sum().item() == pytest.approx(
+            case["scores_grad_abs_sum"], rel=1e-3
+        )
 
 
 def test_exact_priors_give_the_published_answers_nearly(golden):
     case = golden["loss"][0]
     rs = np.random.RandomState(case["seed"])
-    locs, scores = (torch.from_numpy(f * rs.standard_normal((1, 8732, n))).float() for f, n in ((1, 4), (2, 21)))
+    locs, scores = (
+        torch.from_numpy(f * rs.standard_normal((1, 8732, n))).float() for f, n in ((1, 4), (2, 21))
+    )
     losses = MultiBoxLoss(SSD300.create_prior_boxes()).components(
         locs, scores, [torch.tensor(case["boxes"][0])], [torch.tensor(case["labels"][0])]
     )
@@ -356,19 +416,30 @@ def used_priors(scores, boxes, labels, **options):
     """For each image, the set of priors whose scores the loss depends on."""
     priors = xy_to_cxcy(torch.tensor(QUARTERS + FAR))
     scores = scores.clone().requires_grad_()
-    MultiBoxLoss(priors, **options)(torch.zeros(len(boxes), 24, 4), scores, boxes, labels).backward()
+    MultiBoxLoss(priors, **options)(
+        torch.zeros(len(boxes), 24, 4), scores, boxes, labels
+    ).backward()
     return [set(image.any(dim=1).nonzero().flatten().tolist()) for image in scores.grad]
 
 
 @pytest.mark.parametrize("ratio", [0, 1, 3, 5])
 def test_the_hardest_negatives_are_mined_for_each_image_apart(ratio, random):
-    hardness = torch.stack([torch.randperm(24, generator=random) + 30, torch.randperm(24, generator=random)]) / 10
-    scores = torch.stack([torch.zeros(2, 24), hardness], dim=2)  # two classes: the higher the object's score, the harder
+    hardness = (
+        torch.stack(
+            [torch.randperm(24, generator=random) + 30, torch.randperm(24, generator=random)]
+        )
+        / 10
+    )
+    scores = torch.stack(
+        [torch.zeros(2, 24), hardness], dim=2
+    )  # two classes: the higher the object's score, the harder
     boxes = [torch.tensor(QUARTERS[:1]), torch.tensor(QUARTERS[1:4])]  # one positive, three
     labels = [torch.ones(1, dtype=torch.long), torch.ones(3, dtype=torch.long)]
     expected = []
     for image, positives in enumerate([{0}, {1, 2, 3}]):
-        negatives = sorted(set(range(24)) - positives, key=lambda p, image=image: -hardness[image, p])
+        negatives = sorted(
+            set(range(24)) - positives, key=lambda p, image=image: -hardness[image, p]
+        )
         expected.append(positives | set(negatives[: ratio * len(positives)]))
     got = used_priors(scores, boxes, labels, neg_pos_ratio=ratio)
     assert got == expected
@@ -377,16 +448,26 @@ def test_the_hardest_negatives_are_mined_for_each_image_apart(ratio, random):
 
 def test_negatives_are_hard_by_all_class_scores_not_by_one():
     scores = torch.zeros(1, 24, 3)
-    scores[0, 5, 0], scores[0, 6, 2], scores[0, 7, 1] = -5, 4, 3  # low background, high second class, high first class
+    scores[0, 5, 0], scores[0, 6, 2], scores[0, 7, 1] = (
+        -5,
+        4,
+        3,
+    )  # low background, high second class, high first class
     used = used_priors(scores, [torch.tensor(QUARTERS[:1])], [torch.tensor([1])])
     assert used == [{0, 5, 6, 7}]
 
 
 def test_where_negatives_are_too_few_all_of_them_count():
-    scores, boxes, labels = torch.zeros(1, 24, 2), torch.tensor(QUARTERS), torch.ones(4, dtype=torch.long)
+    scores, boxes, labels = (
+        torch.zeros(1, 24, 2),
+        torch.tensor(QUARTERS),
+        torch.ones(4, dtype=torch.long),
+    )
     assert used_priors(scores, [boxes], [labels], neg_pos_ratio=50) == [set(range(24))]
     priors = xy_to_cxcy(torch.tensor(QUARTERS + FAR))
-    loss = MultiBoxLoss(priors, neg_pos_ratio=50).components(torch.zeros(1, 24, 4), scores, [boxes], [labels])["confidence"]
+    loss = MultiBoxLoss(priors, neg_pos_ratio=50).components(
+        torch.zeros(1, 24, 4), scores, [boxes], [labels]
+    )["confidence"]
     assert loss.item() == pytest.approx(24 * math.log(2) / 4)
 
 
@@ -394,17 +475,29 @@ def test_confidence_loss_hand_value():
     scores = torch.zeros(1, 24, 4)  # every prior: log 4
     scores[0, 0, 3] = math.log(5)  # the positive one: -log(5/8)
     priors = xy_to_cxcy(torch.tensor(QUARTERS + FAR))
-    loss = MultiBoxLoss(priors).components(torch.zeros(1, 24, 4), scores, [torch.tensor(QUARTERS[:1])], [torch.tensor([3])])
+    loss = MultiBoxLoss(priors).components(
+        torch.zeros(1, 24, 4), scores, [torch.tensor(QUARTERS[:1])], [torch.tensor([3])]
+    )
     assert loss["confidence"].item() == pytest.approx(-math.log(5 / 8) + 3 * math.log(4))
     assert loss["localization"].item() == 0
 
 
 def test_smooth_l1_hand_value_summed_over_offsets_and_divided_by_the_positives_of_the_batch():
     priors = torch.tensor([[0.25, 0.25, 0.5, 0.5], [0.75, 0.75, 0.5, 0.5]])
-    locs = torch.tensor([[[0.5, -2.0, 0.0, 3.0], [9.0, 9.0, 9.0, 9.0]], [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, -1.5]]])
-    boxes = [cxcy_to_xy(priors[:1]), cxcy_to_xy(priors)]  # one object, exactly on the first prior; two, one on each
+    locs = torch.tensor(
+        [
+            [[0.5, -2.0, 0.0, 3.0], [9.0, 9.0, 9.0, 9.0]],
+            [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, -1.5]],
+        ]
+    )
+    boxes = [
+        cxcy_to_xy(priors[:1]),
+        cxcy_to_xy(priors),
+    ]  # one object, exactly on the first prior; two, one on each
     labels = [torch.tensor([1]), torch.tensor([1, 2])]
-    loss = MultiBoxLoss(priors).components(locs, torch.zeros(2, 2, 3), boxes, labels)["localization"]
+    loss = MultiBoxLoss(priors).components(locs, torch.zeros(2, 2, 3), boxes, labels)[
+        "localization"
+    ]
     first, second = 0.5 * 0.5**2 + (2 - 0.5) + 0 + (3 - 0.5), 0.5 * 1**2 + (1.5 - 0.5)
     assert loss.item() == pytest.approx((first + second) / 3)
 
@@ -413,9 +506,13 @@ def test_perfect_offsets_have_no_localization_loss(random):
     priors = xy_to_cxcy(torch.tensor(QUARTERS))
     box = torch.tensor([[0.1, 0.05, 0.45, 0.5]])
     locs = cxcy_to_gcxgcy(xy_to_cxcy(box), priors).unsqueeze(0)
-    components = MultiBoxLoss(priors).components(locs, torch.zeros(1, 4, 2), [box], [torch.tensor([1])])
+    components = MultiBoxLoss(priors).components(
+        locs, torch.zeros(1, 4, 2), [box], [torch.tensor([1])]
+    )
     assert components["localization"].item() == pytest.approx(0, abs=1e-9)
-    moved = MultiBoxLoss(priors).components(locs + 0.1, torch.zeros(1, 4, 2), [box], [torch.tensor([1])])
+    moved = MultiBoxLoss(priors).components(
+        locs + 0.1, torch.zeros(1, 4, 2), [box], [torch.tensor([1])]
+    )
     assert moved["localization"].item() == pytest.approx(4 * 0.5 * 0.1**2, rel=1e-4)
 
 
@@ -425,7 +522,9 @@ def test_the_loss_is_the_sum_of_its_components_with_weight_alpha(random):
     assert set(parts) == {"confidence", "localization"}
     confidence, localization = parts["confidence"].item(), parts["localization"].item()
     assert min(confidence, localization) > 0.1
-    assert MultiBoxLoss(priors)(*arguments).item() == pytest.approx(confidence + localization, rel=1e-6)
+    assert MultiBoxLoss(priors)(*arguments).item() == pytest.approx(
+        confidence + localization, rel=1e-6
+    )
     for alpha in (0.0, 2.5):
         got = MultiBoxLoss(priors, alpha=alpha)(*arguments).item()
         assert got == pytest.approx(confidence + alpha * localization, rel=1e-6)
@@ -495,7 +594,9 @@ def test_the_order_of_objects_does_not_matter(random):
     criterion = MultiBoxLoss(priors)
     expected = criterion(locs, scores, boxes, labels)
     orders = [torch.randperm(len(objects), generator=random) for objects in boxes]
-    shuffled = [[x[order] for x, order in zip(tensors, orders, strict=True)] for tensors in (boxes, labels)]
+    shuffled = [
+        [x[order] for x, order in zip(tensors, orders, strict=True)] for tensors in (boxes, labels)
+    ]
     assert not torch.equal(shuffled[0][0], boxes[0])
     assert criterion(locs, scores, *shuffled).item() == pytest.approx(expected.item(), rel=1e-6)
 

@@ -54,16 +54,41 @@ EASY, DIFFICULT = False, True
 HAND_VALUES = {  # detections of one image, its objects, AP with 11 points, AP as area
     "all found": ([(0.9, A), (0.8, B)], [(A, EASY), (B, EASY)], 1, 1),
     "half found": ([(0.9, A)], [(A, EASY), (B, EASY)], 6 / 11, 1 / 2),  # recalls 0 to 0.5
-    "one of ten found": ([(0.9, A)], [(A, EASY), *((box, EASY) for box in squares(*range(1, 10)))], 2 / 11, 1 / 10),
+    "one of ten found": (
+        [(0.9, A)],
+        [(A, EASY), *((box, EASY) for box in squares(*range(1, 10)))],
+        2 / 11,
+        1 / 10,
+    ),
     "a false one first": ([(0.9, C), (0.8, A)], [(A, EASY)], 1 / 2, 1 / 2),
     "a false one last": ([(0.9, A), (0.8, C)], [(A, EASY)], 1, 1),
-    "true, false, true": ([(0.9, A), (0.8, C), (0.7, B)], [(A, EASY), (B, EASY)], (6 + 5 * 2 / 3) / 11, (1 + 2 / 3) / 2),
-    "false, true, true": ([(0.9, C), (0.8, A), (0.7, B)], [(A, EASY), (B, EASY)], 2 / 3, 2 / 3),  # precision rises again
-    "found twice": ([(0.9, A), (0.8, A), (0.7, B)], [(A, EASY), (B, EASY)], (6 + 5 * 2 / 3) / 11, (1 + 2 / 3) / 2),
+    "true, false, true": (
+        [(0.9, A), (0.8, C), (0.7, B)],
+        [(A, EASY), (B, EASY)],
+        (6 + 5 * 2 / 3) / 11,
+        (1 + 2 / 3) / 2,
+    ),
+    "false, true, true": (
+        [(0.9, C), (0.8, A), (0.7, B)],
+        [(A, EASY), (B, EASY)],
+        2 / 3,
+        2 / 3,
+    ),  # precision rises again
+    "found twice": (
+        [(0.9, A), (0.8, A), (0.7, B)],
+        [(A, EASY), (B, EASY)],
+        (6 + 5 * 2 / 3) / 11,
+        (1 + 2 / 3) / 2,
+    ),
     "nothing detected": ([], [(A, EASY)], 0, 0),
     "all wrong": ([(0.9, B), (0.8, C)], [(A, EASY)], 0, 0),
     "difficult one found": ([(0.9, B), (0.8, A)], [(A, EASY), (B, DIFFICULT)], 1, 1),
-    "difficult one found twice": ([(0.9, B), (0.8, B), (0.7, A)], [(A, EASY), (B, DIFFICULT)], 1, 1),
+    "difficult one found twice": (
+        [(0.9, B), (0.8, B), (0.7, A)],
+        [(A, EASY), (B, DIFFICULT)],
+        1,
+        1,
+    ),
     "difficult one missed": ([(0.9, A)], [(A, EASY), (B, DIFFICULT)], 1, 1),
     "only the difficult one found": ([(0.9, B)], [(A, EASY), (B, DIFFICULT)], 0, 0),
 }
@@ -85,13 +110,17 @@ def test_detections_are_ranked_by_score_and_not_by_place_or_image():
 def test_of_two_detections_of_an_object_the_better_scored_is_true_even_if_it_overlaps_less():
     off = [1.0, 0.0, 11.0, 10.0]
     assert ap_of_one_class([[(0.5, A), (0.9, off)]], [[(A, EASY)]]) == 1
-    assert ap_of_one_class([[(0.5, A), (0.9, off), (0.4, B)]], [[(A, EASY), (B, EASY)]], "area") == pytest.approx((1 + 2 / 3) / 2)
+    assert ap_of_one_class(
+        [[(0.5, A), (0.9, off), (0.4, B)]], [[(A, EASY), (B, EASY)]], "area"
+    ) == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_a_detection_counts_for_the_object_it_overlaps_most_or_for_none():
     near = [0.0, 0.0, 10.0, 9.0]  # overlaps A by 0.9; A and near are both objects
     # Both are best for A: the second is false, though it overlaps `near` enough and that is never found
-    assert ap_of_one_class([[(0.9, A), (0.8, A)]], [[(A, EASY), (near, EASY)]], "area") == pytest.approx(1 / 2)
+    assert ap_of_one_class(
+        [[(0.9, A), (0.8, A)]], [[(A, EASY), (near, EASY)]], "area"
+    ) == pytest.approx(1 / 2)
     assert ap_of_one_class([[(0.9, A), (0.8, near)]], [[(near, EASY), (A, EASY)]], "area") == 1
 
 
@@ -131,7 +160,14 @@ def test_recall_is_compared_with_tenths_without_rounding_error(n_objects):
 
 
 def test_classes_without_a_countable_object_have_no_ap_and_are_left_out_of_the_mean():
-    lists = as_tensors([[A, C], [B]], [[1, 3], [2]], [[0.9, 0.8], [0.7]], [[A, B], [B]], [[1, 1], [2]], [[False, False], [True]])
+    lists = as_tensors(
+        [[A, C], [B]],
+        [[1, 3], [2]],
+        [[0.9, 0.8], [0.7]],
+        [[A, B], [B]],
+        [[1, 1], [2]],
+        [[False, False], [True]],
+    )
     aps, mean = calculate_mAP(*lists, label_map=MAP_OF_THREE, metric="area")
     assert aps["a"] == 1 / 2
     assert math.isnan(aps["b"]), "only a difficult object"
@@ -158,8 +194,12 @@ def test_images_without_objects_or_detections_change_nothing_but_false_detection
     image, empty = [(0.9, A), (0.3, B)], []
     objects = [(A, EASY), (B, EASY)]
     assert ap_of_one_class([empty, image, empty, empty], [empty, objects, empty, empty]) == 1
-    assert ap_of_one_class([empty, image, empty], [empty, objects, [(C, EASY)]], "area") == pytest.approx(2 / 3)
-    assert ap_of_one_class([[(0.5, D)], image], [empty, objects], "area") == pytest.approx((1 + 2 / 3) / 2)
+    assert ap_of_one_class(
+        [empty, image, empty], [empty, objects, [(C, EASY)]], "area"
+    ) == pytest.approx(2 / 3)
+    assert ap_of_one_class([[(0.5, D)], image], [empty, objects], "area") == pytest.approx(
+        (1 + 2 / 3) / 2
+    )
 
 
 def test_an_unknown_metric_and_lists_of_different_lengths_are_refused():
@@ -209,7 +249,9 @@ def random_case(rng, n_images, max_objects, side):
         case["true_boxes"].append(objects)
         case["true_labels"].append(labels)
         case["true_difficulties"].append((rng.random(len(objects)) < 0.25).tolist())
-        case["det_boxes"].append([[x_1, y_1, max(x_1, x_2), max(y_1, y_2)] for x_1, y_1, x_2, y_2 in detections])
+        case["det_boxes"].append(
+            [[x_1, y_1, max(x_1, x_2), max(y_1, y_2)] for x_1, y_1, x_2, y_2 in detections]
+        )
         case["det_labels"].append(det_labels)
         case["det_scores"].append((rng.integers(0, 8, len(detections)) / 8).tolist())
     return [case[name] for name in LISTS]
@@ -217,7 +259,9 @@ def random_case(rng, n_images, max_objects, side):
 
 def assert_as_the_plain_loop(lists, metric, min_overlap=0.5):
     expected, expected_mean = slow_mean_average_precision(*lists, MAP_OF_THREE, metric, min_overlap)
-    aps, mean = calculate_mAP(*as_tensors(*lists), label_map=MAP_OF_THREE, metric=metric, min_overlap=min_overlap)
+    aps, mean = calculate_mAP(
+        *as_tensors(*lists), label_map=MAP_OF_THREE, metric=metric, min_overlap=min_overlap
+    )
     assert aps == pytest.approx(expected, nan_ok=True, abs=1e-9)
     assert mean == pytest.approx(expected_mean, nan_ok=True, abs=1e-9)
     return mean
@@ -227,17 +271,32 @@ def assert_as_the_plain_loop(lists, metric, min_overlap=0.5):
 @settings(deadline=None, max_examples=120)
 @given(st.integers(0, 10**9), st.integers(1, 6), st.integers(0, 6))
 def test_small_random_cases_agree_with_the_plain_loop(metric, seed, n_images, max_objects):
-    assert_as_the_plain_loop(random_case(np.random.default_rng(seed), n_images, max_objects, side=6), metric)
+    assert_as_the_plain_loop(
+        random_case(np.random.default_rng(seed), n_images, max_objects, side=6), metric
+    )
 
 
 @pytest.mark.parametrize("metric", ["11-point", "area"])
 @pytest.mark.parametrize(
     ("n_images", "max_objects", "side", "min_overlap"),
-    [(1, 40, 20, 0.5), (3, 40, 12, 0.5), (40, 5, 8, 0.5), (40, 5, 8, 0.3), (40, 5, 8, 0.75), (40, 1, 4, 0.5)],
+    [
+        (1, 40, 20, 0.5),
+        (3, 40, 12, 0.5),
+        (40, 5, 8, 0.5),
+        (40, 5, 8, 0.3),
+        (40, 5, 8, 0.75),
+        (40, 1, 4, 0.5),
+    ],
 )
-def test_larger_random_cases_agree_with_the_plain_loop(metric, n_images, max_objects, side, min_overlap):
+def test_larger_random_cases_agree_with_the_plain_loop(
+    metric, n_images, max_objects, side, min_overlap
+):
     means = [
-        assert_as_the_plain_loop(random_case(np.random.default_rng(seed), n_images, max_objects, side), metric, min_overlap)
+        assert_as_the_plain_loop(
+            random_case(np.random.default_rng(seed), n_images, max_objects, side),
+            metric,
+            min_overlap,
+        )
         for seed in range(3)
     ]
     assert 0 < np.mean(means) < 1, "a case in which all is right or all is wrong says little"
@@ -249,7 +308,9 @@ def test_the_order_of_images_does_not_matter_as_long_as_scores_differ():
     lists[2] = [rng.random(len(scores)).tolist() for scores in lists[2]]
     straight = calculate_mAP(*as_tensors(*lists), label_map=MAP_OF_THREE)
     order = rng.permutation(20)
-    shuffled = calculate_mAP(*as_tensors(*([entry[i] for i in order] for entry in lists)), label_map=MAP_OF_THREE)
+    shuffled = calculate_mAP(
+        *as_tensors(*([entry[i] for i in order] for entry in lists)), label_map=MAP_OF_THREE
+    )
     assert straight[0] == pytest.approx(shuffled[0], nan_ok=True)
     assert straight[1] == pytest.approx(shuffled[1])
 
@@ -269,7 +330,9 @@ def test_answers_of_the_published_tutorial(golden):
 @pytest.mark.slow
 def test_a_real_detectors_result_on_voc2007_is_the_official_one(voc_annotations):
     expected = json.loads(shared_path("data/voc/yolov3_voc07_test_expected.json").read_text())
-    lists = voc2007_result(shared_path("data/voc/yolov3_voc07_test_results.tar.xz"), voc_annotations / "VOC2007")
+    lists = voc2007_result(
+        shared_path("data/voc/yolov3_voc07_test_results.tar.xz"), voc_annotations / "VOC2007"
+    )
     assert len(lists[0]) == 4952
     assert sum(map(len, lists[0])) == 87_765
     assert sum(int((~difficulties).sum()) for difficulties in lists[5]) == 12_032

@@ -47,7 +47,9 @@ def golden_model(golden):
         if key == "rescale_factors":
             weights = 20 * (1 + 0.1 * weights)
         else:
-            weights = weights * (0.05 if key.endswith(".bias") else math.sqrt(2 / math.prod(shape[1:])))
+            weights = weights * (
+                0.05 if key.endswith(".bias") else math.sqrt(2 / math.prod(shape[1:]))
+            )
         state[key] = torch.from_numpy(weights.astype(np.float32))
     model.load_state_dict(state)
     return model
@@ -64,8 +66,12 @@ def trace(model, image):
     seen, hooks = {}, []
     for name, layer in model.named_modules():
         if name == "base" or isinstance(layer, nn.Conv2d):
-            hooks.append(layer.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out})))
-    hooks.append(model.pred_convs.register_forward_pre_hook(lambda _, maps: seen.update({"maps": maps})))
+            hooks.append(
+                layer.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out}))
+            )
+    hooks.append(
+        model.pred_convs.register_forward_pre_hook(lambda _, maps: seen.update({"maps": maps}))
+    )
     with torch.inference_mode():
         seen["answers"] = model(image)
     for hook in hooks:
@@ -112,9 +118,23 @@ def slow_priors():
                 extra = 1.0 if next_scale is None else math.sqrt(scale * next_scale)
                 priors.append([c_x, c_y, extra, extra])
                 for ratio in [2, 3] if PRIORS_PER_TILE[index] == 6 else [2]:
-                    priors.append([c_x, c_y, min(1.0, scale * math.sqrt(ratio)), min(1.0, scale / math.sqrt(ratio))])
+                    priors.append(
+                        [
+                            c_x,
+                            c_y,
+                            min(1.0, scale * math.sqrt(ratio)),
+                            min(1.0, scale / math.sqrt(ratio)),
+                        ]
+                    )
                 for ratio in [2, 3] if PRIORS_PER_TILE[index] == 6 else [2]:
-                    priors.append([c_x, c_y, min(1.0, scale / math.sqrt(ratio)), min(1.0, scale * math.sqrt(ratio))])
+                    priors.append(
+                        [
+                            c_x,
+                            c_y,
+                            min(1.0, scale / math.sqrt(ratio)),
+                            min(1.0, scale * math.sqrt(ratio)),
+                        ]
+                    )
     return priors
 
 
@@ -170,21 +190,27 @@ def test_prior_hand_values(priors, index, c_x, c_y, w, h):
 def test_priors_with_the_rounded_third_are_the_published_ones_exactly(golden):
     rounded = tutorial_priors()
     assert torch.equal(rounded[golden["priors"]["index"]], torch.tensor(golden["priors"]["cxcy"]))
-    torch.testing.assert_close(rounded.double().sum(0), torch.tensor(golden["priors"]["sum"], dtype=torch.float64))
+    torch.testing.assert_close(
+        rounded.double().sum(0), torch.tensor(golden["priors"]["sum"], dtype=torch.float64)
+    )
 
 
 def test_priors_are_the_published_ones_but_for_the_rounded_third(golden, priors):
     expected = torch.tensor(golden["priors"]["cxcy"])
     torch.testing.assert_close(priors[golden["priors"]["index"]], expected, rtol=0, atol=1e-3)
     assert priors.double().sum(0).tolist() == pytest.approx(golden["priors"]["sum"], abs=0.2)
-    assert priors[5781, 3].item() / priors[5781, 2].item() == pytest.approx(3, abs=1e-6)  # a third, not 0.333
+    assert priors[5781, 3].item() / priors[5781, 2].item() == pytest.approx(
+        3, abs=1e-6
+    )  # a third, not 0.333
 
 
 def test_priors_are_no_larger_than_the_image_but_reach_beyond_it(priors):
     assert priors[:, 2:].max() == 1
     assert priors[:, 2:].min() > 0
     corners = cxcy_to_xy(priors)
-    assert corners.min() == pytest.approx(0.1 - 0.55 * math.sqrt(3) / 2)  # of conv9_2's corner tile: the farthest out
+    assert corners.min() == pytest.approx(
+        0.1 - 0.55 * math.sqrt(3) / 2
+    )  # of conv9_2's corner tile: the farthest out
     assert corners.max() == pytest.approx(0.9 + 0.55 * math.sqrt(3) / 2)
 
 
@@ -201,7 +227,9 @@ def test_another_table_makes_other_priors(priors):
 
 def test_feature_maps_have_the_shapes_of_the_table(fresh_trace):
     maps = fresh_trace["maps"]
-    assert [tuple(x.shape) for x in maps] == [(1, c, side, side) for c, side in zip(CHANNELS, SIDES, strict=True)]
+    assert [tuple(x.shape) for x in maps] == [
+        (1, c, side, side) for c, side in zip(CHANNELS, SIDES, strict=True)
+    ]
     assert all(x.min() >= 0 for x in maps)  # each ends in a rectifier
     assert all(x.max() > 0 for x in maps)
 
@@ -218,7 +246,9 @@ def test_predictions_stand_in_the_order_of_the_priors(n_classes, priors):
     predict = PredictionConvolutions(n_classes)
     row, column, counts = {}, {}, dict(zip(FEATURE_MAPS, PRIORS_PER_TILE, strict=True))
     maps = [torch.zeros(2, c, side, side) for c, side in zip(CHANNELS, SIDES, strict=True)]
-    for index, name in enumerate(FEATURE_MAPS):  # one tile shines; a convolution's channel number k says k + 1 there
+    for index, name in enumerate(
+        FEATURE_MAPS
+    ):  # one tile shines; a convolution's channel number k says k + 1 there
         row[name], column[name] = SIDES[index] // 3, SIDES[index] // 2
         maps[index][1, 0, row[name], column[name]] = 1
         for layer in (getattr(predict, f"loc_{name}"), getattr(predict, f"cl_{name}")):
@@ -260,7 +290,11 @@ def test_priors_and_input_shift_are_buffers_but_no_state(model):
 
 def test_priors_and_input_shift_move_with_the_network(model):
     moved = copy.deepcopy(model).to("meta")
-    assert {moved.priors_cxcy.device.type, moved.input_shift.device.type, moved.rescale_factors.device.type} == {"meta"}
+    assert {
+        moved.priors_cxcy.device.type,
+        moved.input_shift.device.type,
+        moved.rescale_factors.device.type,
+    } == {"meta"}
     assert model.priors_cxcy.device.type == "cpu"
 
 
@@ -283,7 +317,9 @@ def test_forward_gives_the_published_answers(golden, golden_answers):
     for got, name, n_values in zip(golden_answers, ("locs", "scores"), (4, 21), strict=True):
         assert got.shape == (2, 8732, n_values)
         expected = torch.tensor(golden["forward"][name])
-        torch.testing.assert_close(got[:, golden["forward"]["prior_index"]], expected, rtol=2e-3, atol=2e-3)
+        torch.testing.assert_close(
+            got[:, golden["forward"]["prior_index"]], expected, rtol=2e-3, atol=2e-3
+        )
 
 
 def test_images_of_a_batch_do_not_meet(golden_model, golden_image, golden_answers):
@@ -309,7 +345,9 @@ def test_input_shift_is_added_to_the_image_before_it_is_padded(model, image, fre
     before = image.clone()
     with torch.inference_mode():
         expected, got = model(image + shift), shifted(image)
-    for name, a, b, c in zip(("locs", "scores"), got, expected, fresh_trace["answers"], strict=True):
+    for name, a, b, c in zip(
+        ("locs", "scores"), got, expected, fresh_trace["answers"], strict=True
+    ):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5, msg=name)
         assert (a - c).abs().max() > 0.05
     assert torch.equal(image, before)
@@ -330,7 +368,9 @@ def test_conv4_3_is_divided_by_its_norm_and_rescaled_by_channel(golden_model, go
     for image, row, column in ((0, 0, 0), (0, 5, 31), (1, 37, 37)):
         vector = features[image, :, row, column].double()
         expected = vector / math.sqrt(sum(v * v for v in vector.tolist())) * factors
-        torch.testing.assert_close(maps[0][image, :, row, column].double(), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            maps[0][image, :, row, column].double(), expected, rtol=1e-4, atol=1e-4
+        )
     assert torch.equal(maps[1], conv7)  # the others go on as they are
 
 
@@ -342,13 +382,17 @@ def check_finite(model, image):
     assert scores.isfinite().all()
     ((locs - 1).pow(2).sum() + (scores - 1).pow(2).sum()).backward()
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
-    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients.values())
+    assert all(
+        gradient is not None and gradient.isfinite().all() for gradient in gradients.values()
+    )
     assert gradients["pred_convs.loc_conv4_3.bias"].any()
     assert image.grad.isfinite().all()
 
 
 def test_an_image_of_zeros_has_finite_outputs_and_gradients(model):
-    check_finite(copy.deepcopy(model), torch.zeros(1, 3, 300, 300))  # biases start at zero: all features are zero
+    check_finite(
+        copy.deepcopy(model), torch.zeros(1, 3, 300, 300)
+    )  # biases start at zero: all features are zero
 
 
 def test_conv4_3_features_of_zero_have_finite_outputs_and_gradients(model, image):
@@ -365,7 +409,9 @@ def test_conv4_3_features_of_zero_stay_zero(model):
 
 
 def test_a_random_signal_neither_vanishes_nor_explodes_in_the_base(fresh_trace):
-    sizes = {name: out.std().item() for name, out in fresh_trace.items() if name.startswith("base.conv")}
+    sizes = {
+        name: out.std().item() for name, out in fresh_trace.items() if name.startswith("base.conv")
+    }
     assert len(sizes) == 15
     assert all(0.3 < size < 5 for size in sizes.values()), sizes
 
@@ -379,14 +425,19 @@ def test_added_layers_start_with_xavier_weights_and_zero_biases(model):
         bound = math.sqrt(6 / (taps * (layer.in_channels + layer.out_channels)))
         weights = layer.weight.detach()
         assert weights.abs().max() <= bound * (1 + 1e-6), name
-        assert weights.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05), name  # uniform up to the bound
+        assert weights.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05), (
+            name
+        )  # uniform up to the bound
         assert abs(weights.mean().item()) < 0.05 * bound, name
         assert not layer.bias.any(), name
 
 
 # ------------------------------------------------------------------------------------------------------ pretrained weights
 
-FC6_STRIDES, FC7_STRIDES = (101, 7), (89, 5)  # fc weights are windows on a few numbers: 400 MB in a file of a few
+FC6_STRIDES, FC7_STRIDES = (
+    (101, 7),
+    (89, 5),
+)  # fc weights are windows on a few numbers: 400 MB in a file of a few
 
 
 @pytest.fixture(scope="module")
@@ -403,8 +454,14 @@ def fake_vgg16(tmp_path_factory):
         state[f"features.{index}.weight"] = torch.randn(width, channels, 3, 3, generator=random)
         state[f"features.{index}.bias"] = torch.randn(width, generator=random)
         channels, index = width, index + 2  # the rectifier
-    shapes = {"classifier.0": (4096, 25088), "classifier.3": (4096, 4096), "classifier.6": (1000, 4096)}
-    for (name, shape), strides in zip(shapes.items(), (FC6_STRIDES, FC7_STRIDES, (1, 1)), strict=True):
+    shapes = {
+        "classifier.0": (4096, 25088),
+        "classifier.3": (4096, 4096),
+        "classifier.6": (1000, 4096),
+    }
+    for (name, shape), strides in zip(
+        shapes.items(), (FC6_STRIDES, FC7_STRIDES, (1, 1)), strict=True
+    ):
         numbers[name] = torch.randn(shape[0] * strides[0] + shape[1] * strides[1], generator=random)
         state[f"{name}.weight"] = numbers[name].as_strided(shape, strides)
         state[f"{name}.bias"] = torch.randn(shape[0], generator=random)
@@ -464,8 +521,18 @@ def test_pretrained_layers_are_those_of_the_local_file(pretrained_base, fake_vgg
     # third row and column stay.
     a, b = FC6_STRIDES
     fc6 = numbers["classifier.0"]
-    for f, c, y, x in ((0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1), (77, 300, 2, 1), (1023, 511, 2, 2)):
-        assert state["conv6.weight"][f, c, y, x] == fc6[a * 4 * f + b * (49 * c + 7 * 3 * y + 3 * x)]
+    for f, c, y, x in (
+        (0, 0, 0, 0),
+        (1, 0, 0, 0),
+        (0, 1, 0, 0),
+        (0, 0, 1, 0),
+        (0, 0, 0, 1),
+        (77, 300, 2, 1),
+        (1023, 511, 2, 2),
+    ):
+        assert (
+            state["conv6.weight"][f, c, y, x] == fc6[a * 4 * f + b * (49 * c + 7 * 3 * y + 3 * x)]
+        )
     a, b = FC7_STRIDES
     fc7 = numbers["classifier.3"]
     for f, c in ((0, 0), (1, 0), (0, 1), (512, 3), (1023, 1023)):
@@ -482,7 +549,9 @@ def test_a_pretrained_network_starts_from_that_file(fake_vgg16, hub_folder, no_n
     assert torch.equal(pretrained.base.conv5_3.weight, fake_vgg16[1]["features.28.weight"])
 
 
-def test_the_file_is_found_through_torch_home(fake_vgg16, tmp_path, monkeypatch, hub_folder, no_network):
+def test_the_file_is_found_through_torch_home(
+    fake_vgg16, tmp_path, monkeypatch, hub_folder, no_network
+):
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "hub").symlink_to(fake_vgg16[0])
@@ -548,7 +617,10 @@ def test_a_fully_connected_layer_written_as_a_convolution_computes_the_same(rand
 
 
 def test_a_decimated_kernel_with_holes_sees_what_the_whole_kernel_saw_there(random):
-    maps, kernel = torch.randn(1, 3, 19, 19, generator=random), torch.randn(8, 3, 7, 7, generator=random)
+    maps, kernel = (
+        torch.randn(1, 3, 19, 19, generator=random),
+        torch.randn(8, 3, 7, 7, generator=random),
+    )
     small = decimate(kernel, m=[4, None, 3, 3])
     assert small.shape == (2, 3, 3, 3)
     holes = torch.zeros(2, 3, 7, 7)  # filters 0 and 4, rows and columns 0, 3 and 6
@@ -556,7 +628,9 @@ def test_a_decimated_kernel_with_holes_sees_what_the_whole_kernel_saw_there(rand
         for x in (0, 3, 6):
             holes[:, :, y, x] = kernel[[0, 4], :, y, x]
     expected = F.conv2d(maps, holes, padding=3)
-    torch.testing.assert_close(F.conv2d(maps, small, padding=3, dilation=3), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        F.conv2d(maps, small, padding=3, dilation=3), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_conv6_reaches_six_tiles_each_way(model):
@@ -564,6 +638,11 @@ def test_conv6_reaches_six_tiles_each_way(model):
     impulse = torch.zeros(1, 512, 19, 19)
     impulse[0, 0, 9, 9] = 1
     with torch.inference_mode():
-        lit = (F.conv2d(impulse, conv6.weight, None, conv6.stride, conv6.padding, conv6.dilation)[0] != 0).any(0)
+        lit = (
+            F.conv2d(impulse, conv6.weight, None, conv6.stride, conv6.padding, conv6.dilation)[0]
+            != 0
+        ).any(0)
     assert lit.shape == (19, 19)
-    assert sorted(map(tuple, lit.nonzero().tolist())) == [(y, x) for y in (3, 9, 15) for x in (3, 9, 15)]
+    assert sorted(map(tuple, lit.nonzero().tolist())) == [
+        (y, x) for y in (3, 9, 15) for x in (3, 9, 15)
+    ]

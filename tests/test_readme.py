@@ -28,7 +28,9 @@ from utils import IMAGE_SIZE, read_command_line
 PAGES = ("README.md", "README.ko.md")
 README = read_page("README.md")
 MODULES = {path.stem: importlib.import_module(path.stem) for path in sorted(ROOT.glob("*.py"))}
-SCRIPTS = {name: module for name, module in MODULES.items() if hasattr(module, "Parameters")} | {"benchmark": benchmark}
+SCRIPTS = {name: module for name, module in MODULES.items() if hasattr(module, "Parameters")} | {
+    "benchmark": benchmark
+}
 POSITIONAL = {"detect": ("images",), "convert_weights": ("source", "output")}
 TREES = {name: ast.parse((ROOT / f"{name}.py").read_text(encoding="utf-8")) for name in MODULES}
 
@@ -59,7 +61,14 @@ NAMES_OF_OTHERS = {
     "torchrun": "PyTorch's launcher of several processes",
     "previous_checkpoint_ssd300.pth.tar": "save_checkpoint puts the beginning before any name; tests/test_resume.py looks for it",
 }
-PYTORCH = (torch, torch.Tensor, torch.nn.Module, torch.nn.parallel, torch.amp, torchvision.models.detection)
+PYTORCH = (
+    torch,
+    torch.Tensor,
+    torch.nn.Module,
+    torch.nn.parallel,
+    torch.amp,
+    torchvision.models.detection,
+)
 
 
 def arguments(function):
@@ -78,14 +87,24 @@ def symbols():
                 names |= arguments(node)
             if isinstance(node, ast.ClassDef):
                 names |= set(vars(getattr(module, node.name, object)))
-                names |= set(getattr(getattr(module, node.name, object), "__dataclass_fields__", ()))
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"\.?[\w-]+", node.value):
+                names |= set(
+                    getattr(getattr(module, node.name, object), "__dataclass_fields__", ())
+                )
+            if (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and re.fullmatch(r"\.?[\w-]+", node.value)
+            ):
                 names.add(node.value)
     with torch.device("meta"):
         model = SSD300(21, pretrained=False)
     for path, layer in model.named_modules():
         names |= {*path.split("."), *vars(layer)}
-    return names | {name for path in model.state_dict() for name in path.split(".")} | {name for name, _ in model.named_buffers()}
+    return (
+        names
+        | {name for path in model.state_dict() for name in path.split(".")}
+        | {name for name, _ in model.named_buffers()}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +116,15 @@ def written_names():
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 texts.append([node.value])
             if isinstance(node, ast.JoinedStr):
-                texts.append([part.value if isinstance(part, ast.Constant) else None for part in node.values])
+                texts.append(
+                    [part.value if isinstance(part, ast.Constant) else None for part in node.values]
+                )
     return {
         "".join(r"[\w-]+" if part is None else re.escape(part) for part in parts)
         for parts in texts
-        if re.search(r"\w{4}.*\.\w+$", "".join(part or "" for part in parts))  # some of the name, and its ending
+        if re.search(
+            r"\w{4}.*\.\w+$", "".join(part or "" for part in parts)
+        )  # some of the name, and its ending
     }
 
 
@@ -120,7 +143,9 @@ def is_known_file(path, written_names, toy_folder):
 def lookup(path):
     """Whether a dotted name leads somewhere, from a module of ours, from what stands in one, or from PyTorch."""
     first, *others = path.split(".")
-    starts = [getattr(place, first) for place in (*MODULES.values(), *PYTORCH) if hasattr(place, first)]
+    starts = [
+        getattr(place, first) for place in (*MODULES.values(), *PYTORCH) if hasattr(place, first)
+    ]
     starts += [MODULES[first]] if first in MODULES else []
     for start in starts:
         for name in others:
@@ -141,11 +166,17 @@ def unknown_in(span, symbols):
     for node in ast.walk(ast.parse(f"_({span})").body[0].value):
         if isinstance(node, ast.Attribute) and lookup(ast.unparse(node)) is None:
             unknown.append(ast.unparse(node))
-        if isinstance(node, ast.Name) and node.id not in {"_", *symbols} and lookup(node.id) is None:
+        if (
+            isinstance(node, ast.Name)
+            and node.id not in {"_", *symbols}
+            and lookup(node.id) is None
+        ):
             unknown.append(node.id)
         if isinstance(node, ast.Call):
             called = lookup(ast.unparse(node.func))
-            known = inspect.signature(called).parameters if callable(called) else symbols  # symbols: for the outer call, `_`
+            known = (
+                inspect.signature(called).parameters if callable(called) else symbols
+            )  # symbols: for the outer call, `_`
             unknown += [f"{keyword.arg}=" for keyword in node.keywords if keyword.arg not in known]
     return unknown
 
@@ -185,7 +216,9 @@ def test_a_name_that_does_not_exist_is_found(span, symbols, written_names, toy_f
 def test_names_are_in_the_files_that_they_are_said_to_be_in(page):
     """As in: `xy_to_cxcy` and `cxcy_to_xy` in [`utils.py`](utils.py)"""
     pairs = []
-    for names, module in re.findall(r"((?:`[\w.]+`(?:, and | and |, )?)+),? in \[`(\w+)\.py`\]", page.plain):
+    for names, module in re.findall(
+        r"((?:`[\w.]+`(?:, and | and |, )?)+),? in \[`(\w+)\.py`\]", page.plain
+    ):
         pairs += [(name, module) for name in re.findall(r"`([\w.]+)`", names)]
     if page.text == README.text:  # the other page has other words between them
         assert len(pairs) >= 25
@@ -201,15 +234,23 @@ def test_names_are_in_the_files_that_they_are_said_to_be_in(page):
 
 def faults_of_links(page):
     """What is wrong with a page's links: those in the repository have to lead somewhere, others only to be well formed."""
-    faults = [f"[{name}] has no address" for _, name in page.references if name not in page.definitions]
-    faults += [f"[{name}] is not used" for name in page.definitions if name not in [name for _, name in page.references]]
+    faults = [
+        f"[{name}] has no address" for _, name in page.references if name not in page.definitions
+    ]
+    faults += [
+        f"[{name}] is not used"
+        for name in page.definitions
+        if name not in [name for _, name in page.references]
+    ]
     n_brackets = len(re.findall(r"\]\(", page.without_code))
     if n_brackets != len(page.links):
         faults.append(f"{n_brackets} links, of which {len(page.links)} can be read")
     for target in [link.target for link in page.links] + list(page.definitions.values()):
         address = urlsplit(target)
         if address.scheme:
-            if address.scheme not in ("http", "https") or not re.fullmatch(r"[\w-]+(\.[\w-]+)+", address.netloc):
+            if address.scheme not in ("http", "https") or not re.fullmatch(
+                r"[\w-]+(\.[\w-]+)+", address.netloc
+            ):
                 faults.append(f"{target}: no address")
         elif not address.path:
             if address.fragment not in page.anchors:
@@ -242,15 +283,33 @@ def test_a_broken_link_is_found(text, fault):
 
 def test_anchors_follow_githubs_rule():
     """Lower case, punctuation dropped, hyphens for spaces; the second of two equal ones is numbered; all letters stay."""
-    page = Page("# A, b & `c_d`: why?\n## A 3 x 3\n## A 3 x 3\n## [L1](https://example.org) or smooth L1?\n## 매칭(match)은?\n")
-    assert page.anchors == ["a-b--c_d-why", "a-3-x-3", "a-3-x-3-1", "l1-or-smooth-l1", "매칭match은"]
+    page = Page(
+        "# A, b & `c_d`: why?\n## A 3 x 3\n## A 3 x 3\n## [L1](https://example.org) or smooth L1?\n## 매칭(match)은?\n"
+    )
+    assert page.anchors == [
+        "a-b--c_d-why",
+        "a-3-x-3",
+        "a-3-x-3-1",
+        "l1-or-smooth-l1",
+        "매칭match은",
+    ]
 
 
 def test_contents_list_every_part_in_order(page):
     """All headings of the second and third level that follow; the questions only as a whole."""
-    number = next(i for i, section in enumerate(page.sections) if [line[:3] for line in section.lines].count("- [") > 5)
-    listed = [re.fullmatch(r"( *)- \[(.+)\]\(#(.+)\)", line).groups() for line in page.sections[number].lines if line]
-    questions = [section.title for section in README.sections if section.level == 2].index("Frequently asked questions")
+    number = next(
+        i
+        for i, section in enumerate(page.sections)
+        if [line[:3] for line in section.lines].count("- [") > 5
+    )
+    listed = [
+        re.fullmatch(r"( *)- \[(.+)\]\(#(.+)\)", line).groups()
+        for line in page.sections[number].lines
+        if line
+    ]
+    questions = [section.title for section in README.sections if section.level == 2].index(
+        "Frequently asked questions"
+    )
     parts, part = [], -1
     for section, anchor in zip(page.sections[1:], page.anchors, strict=True):
         part += section.level == 2
@@ -265,7 +324,9 @@ def test_every_figure_is_drawn_by_the_script_and_used(page):
     assert len(used) == len(set(used))
     figures, trained = all_figures()
     assert set(used) == {f"img/{name}" for name in figures | trained}
-    assert set(used) == {f"img/{path.name}" for path in (ROOT / "img").iterdir() if path.suffix in (".png", ".gif")}
+    assert set(used) == {
+        f"img/{path.name}" for path in (ROOT / "img").iterdir() if path.suffix in (".png", ".gif")
+    }
     assert all(len(figure.text) > 20 for figure in page.figures)
 
 
@@ -287,7 +348,9 @@ NOT_RUN = {
         "needs two machines",
     "python detect.py photo.jpg --checkpoint coco": "downloads 136 MB",
 }  # fmt: skip
-COMMANDS = [line for code in README.codes if code.language == "bash" for line in code.text.splitlines()]
+COMMANDS = [
+    line for code in README.codes if code.language == "bash" for line in code.text.splitlines()
+]
 PYTHON_BLOCKS = [code.text for code in README.codes if code.language == "python"]
 
 
@@ -302,8 +365,13 @@ def parse_command(command, name):
 def is_understood(command):
     """Whether the script that a command names, or any script if it names none, knows all its flags and values."""
     used = re.search(r"(\w+)\.py\b", command)
-    options = command[used.end() :] if command.startswith("torchrun") else command  # those before the script are torchrun's
-    flags = {flag.removeprefix("no-").replace("-", "_") for flag in re.findall(r"(?:^| )--([\w-]+)", options)} - {"help"}
+    options = (
+        command[used.end() :] if command.startswith("torchrun") else command
+    )  # those before the script are torchrun's
+    flags = {
+        flag.removeprefix("no-").replace("-", "_")
+        for flag in re.findall(r"(?:^| )--([\w-]+)", options)
+    } - {"help"}
     for name in [used[1]] if used else SCRIPTS:
         if not flags <= {field.name for field in dataclasses.fields(SCRIPTS[name].Parameters)}:
             continue
@@ -322,14 +390,20 @@ def test_code_blocks_are_of_known_languages():
     assert len(PYTHON_BLOCKS) >= 14
 
 
-@pytest.mark.parametrize("command", [command for command in dict.fromkeys(COMMANDS) if ".py" in command])
+@pytest.mark.parametrize(
+    "command", [command for command in dict.fromkeys(COMMANDS) if ".py" in command]
+)
 def test_commands_name_scripts_and_parameters_that_exist(command):
     assert (ROOT / re.search(r"[\w/]+\.py", command)[0]).is_file()
     assert is_understood(command)
 
 
 def test_commands_in_sentences_are_understood(page, capsys):
-    commands = [span for span in dict.fromkeys(page.spans) if is_command(span) and span not in NAMES_OF_OTHERS]
+    commands = [
+        span
+        for span in dict.fromkeys(page.spans)
+        if is_command(span) and span not in NAMES_OF_OTHERS
+    ]
     assert len(commands) >= 20
     for command in commands:
         script = re.search(r"[\w/]+\.py\b", command)
@@ -337,12 +411,20 @@ def test_commands_in_sentences_are_understood(page, capsys):
         if script and script[0].startswith("img/"):
             continue  # has its own test of its parameters
         is_bare = re.fullmatch(r"--([\w-]+)", command)  # named without the value that it needs
-        fields = {field.name for module in SCRIPTS.values() for field in dataclasses.fields(module.Parameters)}
-        assert is_understood(command) or (is_bare and is_bare[1].replace("-", "_") in fields), command
+        fields = {
+            field.name
+            for module in SCRIPTS.values()
+            for field in dataclasses.fields(module.Parameters)
+        }
+        assert is_understood(command) or (is_bare and is_bare[1].replace("-", "_") in fields), (
+            command
+        )
     capsys.readouterr()
 
 
-@pytest.mark.parametrize("command", ["python train.py --batchsize 8", "python eval.py --top-k many", "--labls auto"])
+@pytest.mark.parametrize(
+    "command", ["python train.py --batchsize 8", "python eval.py --top-k many", "--labls auto"]
+)
 def test_a_command_that_would_fail_is_found(command, capsys):
     assert not is_understood(command)
     capsys.readouterr()
@@ -353,7 +435,9 @@ def test_requirements_and_markers_in_commands_exist():
         for file in re.findall(r"-r (\S+)", command):
             assert (ROOT / file).is_file()
         for marker in re.findall(r'-m "not (\w+)"', command):
-            assert re.search(rf'markers = \["{marker}:', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+            assert re.search(
+                rf'markers = \["{marker}:', (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+            )
 
 
 def test_commands_that_are_not_run_are_still_in_the_readme():
@@ -381,23 +465,38 @@ def workplace(tmp_path, monkeypatch, toy_folder, toy_checkpoint):
 
 def expected_files(command):
     """What a command leaves according to the README."""
-    lists = [f"{split}_{content}.json" for split in ("TRAIN", "TEST") for content in ("images", "objects")] + ["label_map.json"]
+    lists = [
+        f"{split}_{content}.json"
+        for split in ("TRAIN", "TEST")
+        for content in ("images", "objects")
+    ] + ["label_map.json"]
     if "create_data_lists" in command:
-        return [f"{parse_command(command, 'create_data_lists')[0].output_folder}/{name}" for name in lists]
+        return [
+            f"{parse_command(command, 'create_data_lists')[0].output_folder}/{name}"
+            for name in lists
+        ]
     if "detect.py" in command:
         return [f"detections/{Path(shlex.split(command)[2]).stem}_detections.png"]
     return []
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # on a machine with few processors
-@pytest.mark.parametrize("command", [command for command in dict.fromkeys(COMMANDS) if command not in NOT_RUN])
+@pytest.mark.filterwarnings(
+    "ignore:This DataLoader will create:UserWarning"
+)  # on a machine with few processors
+@pytest.mark.parametrize(
+    "command", [command for command in dict.fromkeys(COMMANDS) if command not in NOT_RUN]
+)
 def test_commands_run(command, workplace, monkeypatch, capsys, one_thread):
     words = shlex.split(command)
     assert words[0] == "python"
     assert words[1] != "train.py", "a training takes long: put the command into NOT_RUN"
-    assert not {"--download", "coco"} & set(words), "tests download nothing: put the command into NOT_RUN"
+    assert not {"--download", "coco"} & set(words), (
+        "tests download nothing: put the command into NOT_RUN"
+    )
     if words[1] == "create_data_lists.py":
-        (workplace / "data").unlink()  # else the lists would be written over the ones that other tests share
+        (
+            workplace / "data"
+        ).unlink()  # else the lists would be written over the ones that other tests share
     monkeypatch.setattr("sys.argv", words[1:])
     runpy.run_path(str(ROOT / words[1]), run_name="__main__")  # a script that fails exits
     for path in expected_files(command):
@@ -414,7 +513,10 @@ def run_block(block):
 
 def promised_output(block):
     """For each line that a block prints, the comment beside it that says what; None without one."""
-    return [comment or None for comment in re.findall(r"^print\(.*?\)(?:  # (.*))?$", block, flags=re.MULTILINE)]
+    return [
+        comment or None
+        for comment in re.findall(r"^print\(.*?\)(?:  # (.*))?$", block, flags=re.MULTILINE)
+    ]
 
 
 @pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=range(len(PYTHON_BLOCKS)))
@@ -425,7 +527,9 @@ def test_python_examples_print_what_they_promise(block, workplace, capsys, one_t
     printed = capsys.readouterr().out.splitlines()
     promised = promised_output(block)
     assert len(printed) == len(promised) == block.count("print(")
-    assert [line for line, promise in zip(printed, promised, strict=True) if promise] == [line for line in promised if line]
+    assert [line for line, promise in zip(printed, promised, strict=True) if promise] == [
+        line for line in promised if line
+    ]
 
 
 def test_nearly_all_examples_promise_something():
@@ -444,8 +548,18 @@ def tensor(values):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("find_jaccard_overlap", {"first": examples.JACCARD_BOXES[:1], "second": examples.JACCARD_BOXES[1:]}),
-        ("F.linear", {"image": examples.FC_IMAGE, "weights": examples.FC_WEIGHTS, "biases": examples.FC_BIASES}),
+        (
+            "find_jaccard_overlap",
+            {"first": examples.JACCARD_BOXES[:1], "second": examples.JACCARD_BOXES[1:]},
+        ),
+        (
+            "F.linear",
+            {
+                "image": examples.FC_IMAGE,
+                "weights": examples.FC_WEIGHTS,
+                "biases": examples.FC_BIASES,
+            },
+        ),
         ("cxcy_to_gcxgcy", {"box": [examples.OFFSETS_BOX]}),
         (
             "match_priors",
@@ -459,7 +573,9 @@ def tensor(values):
             {
                 "scores": [score for _, score, _ in examples.NMS_CANDIDATES],
                 "boxes": [box for _, _, box in examples.NMS_CANDIDATES],
-                "labels": [MODULES["utils"].label_map[name] for name, _, _ in examples.NMS_CANDIDATES],
+                "labels": [
+                    MODULES["utils"].label_map[name] for name, _, _ in examples.NMS_CANDIDATES
+                ],
             },
         ),
     ],
@@ -467,7 +583,9 @@ def tensor(values):
 def test_examples_have_the_numbers_of_the_figures(text, expected, workplace, capsys):
     namespace = run_block(block_with(text))
     for name, values in expected.items():
-        assert torch.equal(namespace[name].float(), torch.as_tensor(values, dtype=torch.float32)), name
+        assert torch.equal(namespace[name].float(), torch.as_tensor(values, dtype=torch.float32)), (
+            name
+        )
     capsys.readouterr()
 
 

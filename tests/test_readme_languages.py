@@ -6,7 +6,9 @@ import pytest
 
 from pages import Page, read_page
 
-PAIRS = [("README.md", "README.ko.md", "[가-힣]")]  # the page, its translation, and the letters of the latter's script
+PAIRS = [
+    ("README.md", "README.ko.md", "[가-힣]")
+]  # the page, its translation, and the letters of the latter's script
 NUMBER = r"(?<![A-Za-z_.\d])\d+(?:[.,:]\d+)*"
 
 
@@ -24,10 +26,14 @@ def differences(page, translation, letters):
     Tables do not count either, as most cells are names and numbers, but a cell of four or more words has to be translated.
     """
     found = []
-    levels, other_levels = ([section.level for section in either.sections] for either in (page, translation))
+    levels, other_levels = (
+        [section.level for section in either.sections] for either in (page, translation)
+    )
     if levels != other_levels:
         return [f"headings: of the levels {levels}, in the translation {other_levels}"]
-    for section, other in zip(page.sections[1:], translation.sections[1:], strict=True):  # not what is above the title
+    for section, other in zip(
+        page.sections[1:], translation.sections[1:], strict=True
+    ):  # not what is above the title
         pairs = {
             "paragraphs": (n_paragraphs(section), n_paragraphs(other)),
             "items": (n_items(section), n_items(other)),
@@ -47,7 +53,10 @@ def differences(page, translation, letters):
         share = share_of_letters(other.prose, letters)
         if share <= 0.5:
             found.append(f"{section.title}: {share:.0%} of the letters are the translation's")
-        found += [f"{section.title}: not translated: {cell}" for cell in untranslated_cells(section, other, letters)]
+        found += [
+            f"{section.title}: not translated: {cell}"
+            for cell in untranslated_cells(section, other, letters)
+        ]
     return found
 
 
@@ -67,7 +76,10 @@ def n_items(section):
 def links(section, page):
     """Addresses, sorted; for a link within the page the number of the heading that it leads to, as the titles are translated."""
     targets = re.findall(r"\]\(((?:[^()\s]|\([^()\s]*\))+)\)", section.text)
-    return sorted(f"#{page.anchors.index(target[1:]):03}" if target[1:] in page.anchors else target for target in targets)
+    return sorted(
+        f"#{page.anchors.index(target[1:]):03}" if target[1:] in page.anchors else target
+        for target in targets
+    )
 
 
 def numbers(text):
@@ -77,7 +89,10 @@ def numbers(text):
 
 def numbers_of_tables(section):
     """For each table and row the numbers of each cell, sorted."""
-    return [[[sorted(re.findall(NUMBER, cell)) for cell in row] for row in table] for table in section.tables]
+    return [
+        [[sorted(re.findall(NUMBER, cell)) for cell in row] for row in table]
+        for table in section.tables
+    ]
 
 
 def share_of_letters(prose, letters):
@@ -94,8 +109,14 @@ def untranslated_cells(section, other, letters):
         for row, other_row in zip(table, other_table, strict=False)
         for cell, other_cell in zip(row, other_row, strict=False)
     ]
-    plain = [(re.sub(r"`[^`]+`|\[[^]]*\]\([^)]*\)", "", cell), other_cell) for cell, other_cell in pairs]
-    return [other for cell, other in plain if len(re.findall(r"[A-Za-z]{2,}", cell)) >= 4 and not re.search(letters, other)]
+    plain = [
+        (re.sub(r"`[^`]+`|\[[^]]*\]\([^)]*\)", "", cell), other_cell) for cell, other_cell in pairs
+    ]
+    return [
+        other
+        for cell, other in plain
+        if len(re.findall(r"[A-Za-z]{2,}", cell)) >= 4 and not re.search(letters, other)
+    ]
 
 
 @pytest.mark.parametrize(("name", "translated_name", "letters"), PAIRS)
@@ -117,10 +138,23 @@ def test_formulas_and_bold_type_are_shown_as_such(name, translated_name, letters
     """
     for section in read_page(translated_name).sections:
         text = f" {re.sub('`[^`]+`', '`x`', section.text)} "
-        formulas = [text[found.start() - 1 : found.end() + 1] for found in re.finditer(r"\$[^$]+\$", text)]
-        assert [formula for formula in formulas if re.match(r"\w", formula) or re.search(r"\w$", formula)] == []
-        bold = [text[found.start() - 1 : found.end() + 1] for found in re.finditer(r"\*\*[^*]+\*\*", text)]
-        assert [words for words in bold if re.search(r"[^\w\s]\*\*\w$", words) or re.match(r"\w\*\*[^\w\s]", words)] == []
+        formulas = [
+            text[found.start() - 1 : found.end() + 1] for found in re.finditer(r"\$[^$]+\$", text)
+        ]
+        assert [
+            formula
+            for formula in formulas
+            if re.match(r"\w", formula) or re.search(r"\w$", formula)
+        ] == []
+        bold = [
+            text[found.start() - 1 : found.end() + 1]
+            for found in re.finditer(r"\*\*[^*]+\*\*", text)
+        ]
+        assert [
+            words
+            for words in bold
+            if re.search(r"[^\w\s]\*\*\w$", words) or re.match(r"\w\*\*[^\w\s]", words)
+        ] == []
 
 
 # What the comparison finds: a page and its translation, and translations that differ in one thing
@@ -188,7 +222,11 @@ def test_a_translation_in_step_has_no_differences():
         ("| `conv7` | 타일이 훨씬 많습니다 | 0.5 |\n", "", "tables"),
         ("8732개", "8372개", "numbers missing"),
         ("16,551장", "많은", "numbers missing"),
-        ("타일은 3 x 3개, 이미지는", "It has 3 x 3 tiles, and there are very many images,", "of the letters"),
+        (
+            "타일은 3 x 3개, 이미지는",
+            "It has 3 x 3 tiles, and there are very many images,",
+            "of the letters",
+        ),
         ("타일이 훨씬 많습니다", "it has many more tiles", "not translated"),
     ],
 )

@@ -44,7 +44,9 @@ assert before == after
 assert "matplotlib" not in sys.modules
 assert not torch.cuda.is_initialized()
 """
-    result = subprocess.run([sys.executable, "-B", "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    result = subprocess.run(
+        [sys.executable, "-B", "-c", program], capture_output=True, text=True, cwd=tmp_path
+    )
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []
 
@@ -63,20 +65,26 @@ def test_imports_run_one_way(script):
 
 @pytest.mark.parametrize("script", ENTRIES)
 def test_help_explains_every_parameter(script):
-    result = subprocess.run([sys.executable, ROOT / f"{script}.py", "--help"], capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, ROOT / f"{script}.py", "--help"], capture_output=True, text=True
+    )
     assert result.returncode == 0
     parameters = importlib.import_module(script).Parameters
     for field in dataclasses.fields(parameters):
         positional = {"images": "IMAGE", "source": "SOURCE", "output": "OUTPUT"}
         flag = positional.get(field.name, "--" + field.name.replace("_", "-"))
-        (explanation,) = re.findall(rf"^    {field.name}: .*?  # (.+)$", source(script), flags=re.MULTILINE)
+        (explanation,) = re.findall(
+            rf"^    {field.name}: .*?  # (.+)$", source(script), flags=re.MULTILINE
+        )
         assert flag in result.stdout
         assert "".join(explanation.split()) in "".join(result.stdout.split())
 
 
 def test_every_departure_from_the_paper_stands_in_the_remarks():
     tags = set(re.findall(r"DEVIATION\(([\w-]+)\)", "".join(map(source, SCRIPTS))))
-    remarks = README[README.index("## Remarks") :].split("\n## ")[0]  # up to the next part of the tutorial
+    remarks = README[README.index("## Remarks") :].split("\n## ")[
+        0
+    ]  # up to the next part of the tutorial
     listed = re.findall(r"^\| `([\w-]+)` \|", remarks, flags=re.MULTILINE)
     assert sorted(listed) == sorted(tags)
 

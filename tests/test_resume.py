@@ -21,7 +21,9 @@ from checkpoints import WrongFileError, load_checkpoint, newest_checkpoint, save
 from model import InterruptedTrainingError
 from train import Parameters, main
 
-pytestmark = pytest.mark.usefixtures("thin_base", "one_thread")  # thin as in the processes that are started
+pytestmark = pytest.mark.usefixtures(
+    "thin_base", "one_thread"
+)  # thin as in the processes that are started
 
 THIN = Path(__file__).with_name("thin.py")
 LAST, BEST, PREVIOUS = (name + "checkpoint_ssd300.pth.tar" for name in ("", "BEST_", "previous_"))
@@ -29,8 +31,20 @@ LAST, BEST, PREVIOUS = (name + "checkpoint_ssd300.pth.tar" for name in ("", "BES
 
 def settings(toy_folder, output_folder, **changes):
     """Parameters for two epochs of three steps."""
-    fixed = {"data_folder": str(toy_folder), "output_folder": str(output_folder), "pretrained": False, "device": "cpu"}
-    schedule = {"batch_size": 2, "iterations": 0.375, "lr": 1e-4, "warm_up": 0.5, "decay_at": (0.7,), "precision": "float32"}
+    fixed = {
+        "data_folder": str(toy_folder),
+        "output_folder": str(output_folder),
+        "pretrained": False,
+        "device": "cpu",
+    }
+    schedule = {
+        "batch_size": 2,
+        "iterations": 0.375,
+        "lr": 1e-4,
+        "warm_up": 0.5,
+        "decay_at": (0.7,),
+        "precision": "float32",
+    }
     return Parameters(**{**fixed, **schedule, "workers": 0, **changes})
 
 
@@ -45,7 +59,9 @@ def start(toy_folder, output_folder, *options, **arguments):
     """The same as a process."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command(toy_folder, output_folder, *options), env=environment, **pipes, **arguments)
+    return subprocess.Popen(
+        command(toy_folder, output_folder, *options), env=environment, **pipes, **arguments
+    )
 
 
 def wait_for(path, process, after=0.0):
@@ -131,8 +147,12 @@ def pull_plug_at(monkeypatch, moment):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("n", [2, 4, 6, 7, 9])  # the third is written before the validation, the fourth and fifth after it
-def test_training_interrupted_anywhere_equals_training_that_was_not(toy_folder, tmp_path, whole, monkeypatch, n, workers):
+@pytest.mark.parametrize(
+    "n", [2, 4, 6, 7, 9]
+)  # the third is written before the validation, the fourth and fifth after it
+def test_training_interrupted_anywhere_equals_training_that_was_not(
+    toy_folder, tmp_path, whole, monkeypatch, n, workers
+):
     place = ("before", "half", "after")[n % 3]
     with monkeypatch.context() as patch:
         pull_plug_at(patch, (n, place))
@@ -143,7 +163,9 @@ def test_training_interrupted_anywhere_equals_training_that_was_not(toy_folder, 
     assert [row["epoch"] for row in read_history(tmp_path)] == [1, 2]
 
 
-def test_a_history_that_a_kill_left_behind_the_checkpoint_catches_up(toy_folder, tmp_path, monkeypatch):
+def test_a_history_that_a_kill_left_behind_the_checkpoint_catches_up(
+    toy_folder, tmp_path, monkeypatch
+):
     write_history = train.write_history
 
     def write_or_end(history, output_folder):
@@ -163,10 +185,19 @@ def test_a_history_that_a_kill_left_behind_the_checkpoint_catches_up(toy_folder,
 
 def test_a_checkpoint_within_an_epoch_says_how_far_it_is(toy_folder, tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(train, "save_checkpoint", lambda path, state, **_: saved.append((path.name, dict(state))))
+    monkeypatch.setattr(
+        train, "save_checkpoint", lambda path, state, **_: saved.append((path.name, dict(state)))
+    )
     main(settings(toy_folder, tmp_path, checkpoint_every=2))
-    progress = [(name == BEST, state["epoch"], state["iteration"], state["n_images"]) for name, state in saved]
-    last = [(epoch, iteration, n_images) for is_best, epoch, iteration, n_images in progress if not is_best]
+    progress = [
+        (name == BEST, state["epoch"], state["iteration"], state["n_images"])
+        for name, state in saved
+    ]
+    last = [
+        (epoch, iteration, n_images)
+        for is_best, epoch, iteration, n_images in progress
+        if not is_best
+    ]
     assert last == [(0, 2, 4), (0, 3, 6), (1, 3, 0), (1, 4, 2), (1, 6, 6), (1, 6, 6), (2, 6, 0)]
     assert progress[2] == (True, 1, 3, 0)  # the best one is written before the last one
 
@@ -213,8 +244,12 @@ def test_killed_at_random_moments(toy_folder, tmp_path):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_finishes_the_step_writes_a_checkpoint_and_says_how_to_go_on(toy_folder, tmp_path, number, status):
-    process = start(toy_folder, tmp_path, "--workers", "1", "--checkpoint-every", "0", start_new_session=True)
+def test_a_signal_finishes_the_step_writes_a_checkpoint_and_says_how_to_go_on(
+    toy_folder, tmp_path, number, status
+):
+    process = start(
+        toy_folder, tmp_path, "--workers", "1", "--checkpoint-every", "0", start_new_session=True
+    )
     for line in process.stdout:
         if "step/s" in line:
             break
@@ -273,7 +308,10 @@ def test_a_signal_is_held_during_a_step_and_raises_after_it(default_handler):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.01)
             steps.append(interruption.number)
-            assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before  # a second one acts at once
+            assert (
+                signal.getsignal(signal.SIGTERM),
+                signal.getsignal(signal.SIGINT),
+            ) == before  # a second one acts at once
             with pytest.raises(KeyboardInterrupt):
                 send(signal.SIGINT)
             steps.append("saved")
@@ -284,14 +322,21 @@ def test_a_signal_is_held_during_a_step_and_raises_after_it(default_handler):
         take_steps()
     assert steps == [signal.SIGTERM, "saved"]
     released = model.Interruption()
-    with released, released.hold(), released.hold(False), pytest.raises(InterruptedTrainingError, match="SIGINT"):
+    with (
+        released,
+        released.hold(),
+        released.hold(False),
+        pytest.raises(InterruptedTrainingError, match="SIGINT"),
+    ):
         send(signal.SIGINT)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
 def test_training_runs_in_a_thread_that_can_not_handle_signals(toy_folder, tmp_path):
     results = []
-    thread = threading.Thread(target=lambda: results.append(main(settings(toy_folder, tmp_path, iterations=1 / 16))))
+    thread = threading.Thread(
+        target=lambda: results.append(main(settings(toy_folder, tmp_path, iterations=1 / 16)))
+    )
     thread.start()
     thread.join()
     assert len(results) == 1
@@ -340,20 +385,26 @@ def test_auto_takes_the_newest_readable_one(toy_folder, tmp_path, whole, capsys)
     assert_same_training(folder, whole)
 
 
-def test_auto_begins_anew_where_there_is_none_and_stops_where_none_can_be_read(toy_folder, tmp_path, capsys):
+def test_auto_begins_anew_where_there_is_none_and_stops_where_none_can_be_read(
+    toy_folder, tmp_path, capsys
+):
     (row,) = main(settings(toy_folder, tmp_path / "new", checkpoint="auto", iterations=1 / 16))
     assert row["epoch"] == 1
     assert "beginning anew" in capsys.readouterr().out
     for path in (tmp_path / "new").glob("*.tar"):
         path.write_bytes(b"PK")
-    with pytest.raises(WrongFileError, match=r"none of its checkpoints can be read.*checkpoint_ssd300"):
+    with pytest.raises(
+        WrongFileError, match=r"none of its checkpoints can be read.*checkpoint_ssd300"
+    ):
         main(settings(toy_folder, tmp_path / "new", checkpoint="auto"))
 
 
 def test_a_truncated_checkpoint_names_itself_and_auto(toy_folder, tmp_path, whole):
     folder = copy_of(whole, tmp_path / "copy")
     (folder / LAST).write_bytes((folder / LAST).read_bytes()[:1000])
-    with pytest.raises(WrongFileError, match=r"copy/checkpoint_ssd300\.pth\.tar: .*--checkpoint auto"):
+    with pytest.raises(
+        WrongFileError, match=r"copy/checkpoint_ssd300\.pth\.tar: .*--checkpoint auto"
+    ):
         main(settings(toy_folder, tmp_path / "resumed", checkpoint=str(folder / LAST)))
 
 
@@ -361,16 +412,23 @@ def test_other_lists_are_refused(toy_folder, tmp_path, whole):
     moved = copy_of(toy_folder, tmp_path / "moved", "*.json")
     images = json.loads((moved / "TRAIN_images.json").read_text())
     (tmp_path / "elsewhere").symlink_to(Path(images[0]).parent)
-    (moved / "TRAIN_images.json").write_text(json.dumps([str(tmp_path / "elsewhere" / Path(path).name) for path in images]))
+    (moved / "TRAIN_images.json").write_text(
+        json.dumps([str(tmp_path / "elsewhere" / Path(path).name) for path in images])
+    )
     parameters = settings(moved, tmp_path / "out", checkpoint=str(whole / LAST))
     fingerprints = {dataset.split: dataset.fingerprint() for dataset in train.load_data(parameters)}
-    assert fingerprints == load_checkpoint(whole / LAST)["data"]  # a folder that was moved is the same data
+    assert (
+        fingerprints == load_checkpoint(whole / LAST)["data"]
+    )  # a folder that was moved is the same data
 
     for split in ("TRAIN", "TEST"):
         objects = json.loads((moved / f"{split}_objects.json").read_text())
         objects[0]["boxes"][0][0] += 1
         (moved / f"{split}_objects.json").write_text(json.dumps(objects))
-        with pytest.raises(ValueError, match=rf"checkpoint_ssd300\.pth\.tar was trained with other lists.*objects of {split}"):
+        with pytest.raises(
+            ValueError,
+            match=rf"checkpoint_ssd300\.pth\.tar was trained with other lists.*objects of {split}",
+        ):
             main(parameters)
         objects[0]["boxes"][0][0] -= 1
         (moved / f"{split}_objects.json").write_text(json.dumps(objects))
@@ -389,8 +447,12 @@ def test_a_full_disk_stops_with_an_error_and_keeps_the_checkpoint(toy_folder, tm
         "del sys.argv[0]",
         "runpy.run_path(sys.argv[0], run_name='__main__')",
     ))  # fmt: skip
-    options = command(toy_folder, folder, "--checkpoint", "auto", "--warm-up", "0.5", "--decay-at", "0.7")
-    result = subprocess.run([sys.executable, "-c", program, *options[1:]], capture_output=True, text=True)
+    options = command(
+        toy_folder, folder, "--checkpoint", "auto", "--warm-up", "0.5", "--decay-at", "0.7"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, *options[1:]], capture_output=True, text=True
+    )
     assert result.returncode == 1
     error = result.stderr.strip().splitlines()[-1]
     assert error.startswith(f"error: {folder / LAST}: can not be written")
@@ -406,10 +468,15 @@ def test_too_little_room_stops_before_the_training(toy_folder, tmp_path, monkeyp
         main(settings(toy_folder, tmp_path / "out"))
 
 
-@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder that nobody can write in, as Linux's /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self").is_dir(),
+    reason="needs a folder that nobody can write in, as Linux's /proc",
+)
 def test_a_folder_that_can_not_be_written_in_stops_before_the_training(toy_folder):
     for folder in ("/proc/training", "/proc/self"):
-        with pytest.raises(OSError, match=rf"{folder}: nothing can be written there .*--output-folder"):
+        with pytest.raises(
+            OSError, match=rf"{folder}: nothing can be written there .*--output-folder"
+        ):
             main(settings(toy_folder, folder))
 
 

@@ -34,11 +34,15 @@ class ThinAuxiliaryConvolutions(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.convolutions = nn.ModuleList(nn.Conv2d(1024, channels, kernel_size=1) for channels in (512, 256, 256, 256))
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(1024, channels, kernel_size=1) for channels in (512, 256, 256, 256)
+        )
 
     def forward(self, conv7_feats):
         pooled = (F.adaptive_avg_pool2d(conv7_feats, side) for side in (10, 5, 3, 1))
-        return tuple(F.relu(conv(feats)) for conv, feats in zip(self.convolutions, pooled, strict=True))
+        return tuple(
+            F.relu(conv(feats)) for conv, feats in zip(self.convolutions, pooled, strict=True)
+        )
 
 
 @pytest.fixture
@@ -53,7 +57,9 @@ def write_data(folder, entries, size=SIZE, test_entries=()):
     for split, split_entries in (("TRAIN", entries), ("TEST", test_entries)):
         paths = [folder / f"{split}_{number}.png" for number in range(len(split_entries))]
         for number, path in enumerate(paths):
-            pixels = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+            pixels = np.random.default_rng(number).integers(
+                0, 256, (size[1], size[0], 3), dtype=np.uint8
+            )
             Image.fromarray(pixels).save(path)
         (folder / f"{split}_images.json").write_text(json.dumps([str(path) for path in paths]))
         (folder / f"{split}_objects.json").write_text(json.dumps(list(split_entries)))
@@ -105,12 +111,29 @@ def losses_of(dataset, epochs=1):
 
 @pytest.mark.parametrize(
     "box",
-    [(40, 50, 10, 10), (40, 10, 10, 50), (10, 10, 10, 50), (10, 10, 40, 10), (10, 10, 10 + 1e-9, 50), (0.1, 0.2, 0.4, 0.6)],
-    ids=["reversed", "x reversed", "no width", "no height", "next to no width", "in fractions of the picture"],
+    [
+        (40, 50, 10, 10),
+        (40, 10, 10, 50),
+        (10, 10, 10, 50),
+        (10, 10, 40, 10),
+        (10, 10, 10 + 1e-9, 50),
+        (0.1, 0.2, 0.4, 0.6),
+    ],
+    ids=[
+        "reversed",
+        "x reversed",
+        "no width",
+        "no height",
+        "next to no width",
+        "in fractions of the picture",
+    ],
 )
 def test_lists_with_reversed_or_empty_boxes_stop_training_before_it_begins(box, tmp_path):
     folder = write_data(tmp_path, [GOOD, entry((1, 2, 30, 40), box)])
-    with pytest.raises(ValueError, match=r"TRAIN_objects\.json: entry 1 has the box .*edges reversed: make the lists again"):
+    with pytest.raises(
+        ValueError,
+        match=r"TRAIN_objects\.json: entry 1 has the box .*edges reversed: make the lists again",
+    ):
         run(folder)
 
 
@@ -131,14 +154,20 @@ def test_annotations_with_such_boxes_give_lists_without_them(box, repair, tmp_pa
     assert (obj["box"] is None) == (repair != "clipped")
 
 
-@pytest.mark.parametrize("size", [(90, 60), (MAX_PICTURE_SIDE, 60), (60, MAX_PICTURE_SIDE)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(90, 60), (MAX_PICTURE_SIDE, 60), (60, MAX_PICTURE_SIDE)], ids=str
+)
 def test_no_augmentation_makes_a_box_vanish(size, tmp_path):
     """The thinnest boxes, at edges and in between, in pictures small and as wide or high as can be."""
     width, height = size
     boxes = []
     for x in (0, MIN_SIDE, width / 3, width - 3 * MIN_SIDE, width - MIN_SIDE):
         for y in (0, height / 3, height - MIN_SIDE):
-            boxes += [(x, y, x + MIN_SIDE, y + MIN_SIDE), (x, 0, x + MIN_SIDE, height), (0, y, width, y + MIN_SIDE)]
+            boxes += [
+                (x, y, x + MIN_SIDE, y + MIN_SIDE),
+                (x, 0, x + MIN_SIDE, height),
+                (0, y, width, y + MIN_SIDE),
+            ]
     dataset = PascalVOCDataset(write_data(tmp_path, [entry(*boxes)], size), "TRAIN")
     n_objects = 0
     for epoch in range(40 if size == SIZE else 10):
@@ -156,7 +185,10 @@ def test_no_augmentation_makes_a_box_vanish(size, tmp_path):
 @pytest.mark.parametrize("label", [0, 3, -1, 255, 1.5, True, "1"])
 def test_labels_that_are_no_class_stop_training_before_it_begins(label, tmp_path):
     folder = write_data(tmp_path, [GOOD, entry((1, 2, 30, 40), labels=[label])])
-    with pytest.raises(ValueError, match=r"TRAIN_objects\.json: entry 1 has the label .* not in label_map\.json: make the lists"):
+    with pytest.raises(
+        ValueError,
+        match=r"TRAIN_objects\.json: entry 1 has the label .* not in label_map\.json: make the lists",
+    ):
         run(folder)
 
 
@@ -184,7 +216,9 @@ def test_an_image_without_objects_beside_others_does_no_harm(tmp_path, thin_netw
 
 def test_the_papers_batch_and_rate_are_stable_even_without_warm_up(tmp_path, thin_network):
     """32 images a step at 1e-3 is what users report to end in NaN; the loss is a mean over objects, so it does not."""
-    folder = write_data(tmp_path, [GOOD, entry((0, 0, *SIZE)), entry((3, 4, 5, 7), labels=[2]), entry()] * 8)
+    folder = write_data(
+        tmp_path, [GOOD, entry((0, 0, *SIZE)), entry((3, 4, 5, 7), labels=[2]), entry()] * 8
+    )
     (*_, row) = run(folder, batch_size=32, iterations=3, lr=1e-3, warm_up=0.0, decay_at=(2.0,))
     assert math.isfinite(row["loss"])
     assert row["loss"] < 50
@@ -198,7 +232,9 @@ def test_the_gradient_does_not_grow_with_the_batch():
     sums = []
     for n_images in (1, 32):
         predicted = torch.full((1, 8732, 4 + 3), 0.1).repeat(n_images, 1, 1).requires_grad_()
-        loss = criterion(predicted[..., :4], predicted[..., 4:], [boxes] * n_images, [labels] * n_images)
+        loss = criterion(
+            predicted[..., :4], predicted[..., 4:], [boxes] * n_images, [labels] * n_images
+        )
         loss.backward()
         sums.append((float(loss.detach()), float(predicted.grad.abs().sum())))
     assert sums[1] == pytest.approx(sums[0], rel=1e-3)
@@ -218,14 +254,21 @@ def hostile_entries(n_images, rng):
             [(x / 2, y / 2, x / 2 + 30, y / 2 + 20)] * 12, [(0, y, width, y + 1), (x, 0, x + 1, height)], [],
             [(i, i / 2, i + 20 + rng.uniform(), i / 2 + 20) for i in range(15)],
         )  # fmt: skip
-        boxes = [tuple(min(edge, limit) for edge, limit in zip(box, SIZE * 2, strict=True)) for box in kinds[number % len(kinds)]]
+        boxes = [
+            tuple(min(edge, limit) for edge, limit in zip(box, SIZE * 2, strict=True))
+            for box in kinds[number % len(kinds)]
+        ]
         entries.append(entry(*boxes, labels=rng.integers(1, 3, len(boxes)).tolist()))
     return entries
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("lr", "grad_clip", "warm_up", "ends"), [(0.02, 5.0, 0.1, True), (30.0, 0.0, 0.0, False)])
-def test_hostile_data_end_with_finite_weights_or_a_clear_error(lr, grad_clip, warm_up, ends, tmp_path, thin_network):
+@pytest.mark.parametrize(
+    ("lr", "grad_clip", "warm_up", "ends"), [(0.02, 5.0, 0.1, True), (30.0, 0.0, 0.0, False)]
+)
+def test_hostile_data_end_with_finite_weights_or_a_clear_error(
+    lr, grad_clip, warm_up, ends, tmp_path, thin_network
+):
     """200 steps of 4 images at a rate that is high, and at one much too high."""
     entries = hostile_entries(160, np.random.default_rng(0))
     folder = write_data(tmp_path, entries, test_entries=entries[:7])

@@ -7,7 +7,14 @@ import pytest
 from PIL import Image
 
 import create_data_lists as script
-from create_data_lists import TOY_DRAWINGS, TOY_LABELS, Parameters, create_toy_data, draw_toy_image, main
+from create_data_lists import (
+    TOY_DRAWINGS,
+    TOY_LABELS,
+    Parameters,
+    create_toy_data,
+    draw_toy_image,
+    main,
+)
 from folders import CAR, annotation_xml, make_voc, read_lists
 from utils import parse_annotation, read_image_ids, voc_labels
 
@@ -30,8 +37,13 @@ def test_toy_set_is_in_voc_layout(toy):
     names = [f"{number:06}" for number in range(1, 51)]
     assert read_image_ids(toy, "trainval") == names[:40]
     assert read_image_ids(toy, "test") == names[40:]
-    expected = {f"JPEGImages/{name}.jpg" for name in names} | {f"Annotations/{name}.xml" for name in names}
-    assert set(contents(toy)) == expected | {"ImageSets/Main/trainval.txt", "ImageSets/Main/test.txt"}
+    expected = {f"JPEGImages/{name}.jpg" for name in names} | {
+        f"Annotations/{name}.xml" for name in names
+    }
+    assert set(contents(toy)) == expected | {
+        "ImageSets/Main/trainval.txt",
+        "ImageSets/Main/test.txt",
+    }
     lists = read_lists(toy)
     assert (len(lists["TRAIN_images"]), len(lists["TEST_images"])) == (40, 10)
     assert list(lists["label_map"]) == ["background", *TOY_LABELS]
@@ -44,29 +56,48 @@ def test_toy_annotations_are_genuine(toy):
         assert root.findtext("filename") == f"{path.stem}.jpg"
         with Image.open(toy / "JPEGImages" / f"{path.stem}.jpg") as image:
             assert image.mode == "RGB"
-            assert [int(root.findtext(f"size/{tag}")) for tag in ("width", "height", "depth")] == [*image.size, 3]
+            assert [int(root.findtext(f"size/{tag}")) for tag in ("width", "height", "depth")] == [
+                *image.size,
+                3,
+            ]
         assert 1 <= len(root.findall("object")) <= 6
         for element in root.iter("object"):
-            assert [child.tag for child in element] == ["name", "pose", "truncated", "difficult", "bndbox"]
-            x_min, y_min, x_max, y_max = (int(element.findtext(f"bndbox/{tag}")) for tag in ("xmin", "ymin", "xmax", "ymax"))
+            assert [child.tag for child in element] == [
+                "name",
+                "pose",
+                "truncated",
+                "difficult",
+                "bndbox",
+            ]
+            x_min, y_min, x_max, y_max = (
+                int(element.findtext(f"bndbox/{tag}")) for tag in ("xmin", "ymin", "xmax", "ymax")
+            )
             assert 1 <= x_min < x_max <= int(root.findtext("size/width"))
             assert 1 <= y_min < y_max <= int(root.findtext("size/height"))
 
 
 def test_toy_set_needs_no_repair(toy):
-    repairs = [obj["repairs"] for path in (toy / "Annotations").iterdir() for obj in parse_annotation(path)]
+    repairs = [
+        obj["repairs"] for path in (toy / "Annotations").iterdir() for obj in parse_annotation(path)
+    ]
     assert repairs == [[]] * len(repairs)
 
 
 def test_toy_drawings_are_those_of_voc(toy):
     assert sorted(TOY_LABELS) == sorted(TOY_DRAWINGS) == sorted(voc_labels)
-    drawn = {obj["name"] for path in (toy / "Annotations").iterdir() for obj in parse_annotation(path)}
+    drawn = {
+        obj["name"] for path in (toy / "Annotations").iterdir() for obj in parse_annotation(path)
+    }
     assert drawn == set(voc_labels)
 
 
 def draw_on(colour, monkeypatch, number, classes=TOY_LABELS):
     """A toy picture with one colour in place of the background; as an array (height, width, 3) of int, and the objects."""
-    monkeypatch.setattr(script, "draw_background", lambda width, height, rng: np.full((height, width, 3), colour, dtype=np.uint8))
+    monkeypatch.setattr(
+        script,
+        "draw_background",
+        lambda width, height, rng: np.full((height, width, 3), colour, dtype=np.uint8),
+    )
     image, objects = draw_toy_image(7, number, classes)
     return np.array(image).astype(int), objects
 
@@ -87,7 +118,12 @@ def test_toy_boxes_are_tight(monkeypatch, number):
     boxes = np.array([obj["box"] for obj in objects])
     union = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
     assert np.abs(found - union).max() <= 1
-    for left, top, right, bottom in boxes.tolist():  # each edge of each box has something drawn on it
+    for (
+        left,
+        top,
+        right,
+        bottom,
+    ) in boxes.tolist():  # each edge of each box has something drawn on it
         inside = touched[top:bottom, left:right]
         assert inside[0].any()
         assert inside[-1].any()
@@ -141,7 +177,9 @@ def test_toy_objects_have_several_sizes():
     for number in range(60):
         image, objects = draw_toy_image(1, number, TOY_LABELS)
         boxes = [obj["box"] for obj in objects if not obj["truncated"]]
-        shares += [max(right - left, bottom - top) / min(image.size) for left, top, right, bottom in boxes]
+        shares += [
+            max(right - left, bottom - top) / min(image.size) for left, top, right, bottom in boxes
+        ]
     assert 0.13 < min(shares) < 0.25
     assert 0.42 < max(shares) < 0.53
 
@@ -164,8 +202,14 @@ def test_a_toy_picture_depends_on_its_number_only(tmp_path):
 
 def test_first_classes_of_the_table_come_first(tmp_path):
     create_toy_data(tmp_path, 2, 4, 0)
-    assert read_lists(tmp_path)["label_map"] == {"background": 0, TOY_LABELS[0]: 1, TOY_LABELS[1]: 2}
-    assert {label for entry in read_lists(tmp_path)["TRAIN_objects"] for label in entry["labels"]} == {1, 2}
+    assert read_lists(tmp_path)["label_map"] == {
+        "background": 0,
+        TOY_LABELS[0]: 1,
+        TOY_LABELS[1]: 2,
+    }
+    assert {
+        label for entry in read_lists(tmp_path)["TRAIN_objects"] for label in entry["labels"]
+    } == {1, 2}
 
 
 def test_equal_toy_set_is_not_drawn_again(tmp_path, monkeypatch):
@@ -175,7 +219,9 @@ def test_equal_toy_set_is_not_drawn_again(tmp_path, monkeypatch):
     monkeypatch.setattr(script, "draw_toy_image", None)
     create_toy_data(tmp_path / "moved", 2, 3, 1)
     assert contents(tmp_path / "moved") == before
-    assert read_lists(tmp_path / "moved")["TRAIN_images"][0] == str(tmp_path / "moved/JPEGImages/000001.jpg")  # lists are new
+    assert read_lists(tmp_path / "moved")["TRAIN_images"][0] == str(
+        tmp_path / "moved/JPEGImages/000001.jpg"
+    )  # lists are new
 
 
 @pytest.mark.parametrize("changes", [{"n_classes": 3}, {"n_train": 4}, {"n_test": 2}, {"seed": 1}])
@@ -188,7 +234,9 @@ def test_other_toy_set_replaces_the_earlier_one(tmp_path, changes):
     assert (tmp_path / "toy" / "checkpoint.pth.tar").exists()  # only what was drawn is removed
     (tmp_path / "toy" / "checkpoint.pth.tar").unlink()
     assert contents(tmp_path / "toy") == contents(tmp_path / "new")
-    assert len(read_lists(tmp_path / "toy")["TRAIN_images"]) == settings["n_train"] + (4 - 5 if "n_train" in changes else 0)
+    assert len(read_lists(tmp_path / "toy")["TRAIN_images"]) == settings["n_train"] + (
+        4 - 5 if "n_train" in changes else 0
+    )
 
 
 def test_toy_sets_of_other_drawings_or_with_missing_files_are_drawn_anew(tmp_path, monkeypatch):
@@ -227,7 +275,9 @@ def test_other_data_are_never_overwritten(tmp_path, marker):
     if marker is not None:
         (tmp_path / "mine/toy.json").write_text(marker)
     before = contents(tmp_path / "mine")
-    with pytest.raises(ValueError, match=r"mine: not a folder with a toy set, and not empty: name another folder"):
+    with pytest.raises(
+        ValueError, match=r"mine: not a folder with a toy set, and not empty: name another folder"
+    ):
         create_toy_data(tmp_path / "mine", 2, 3, 1)
     assert contents(tmp_path / "mine") == before
 
@@ -257,7 +307,11 @@ def test_toy_settings_out_of_range(tmp_path, changes, name):
 
 def test_main_draws_the_toy_set(tmp_path):
     folder = tmp_path / "drawn"
-    main(Parameters(toy=True, toy_folder=str(folder), toy_classes=3, toy_images=4, toy_test_images=2, seed=9))
+    main(
+        Parameters(
+            toy=True, toy_folder=str(folder), toy_classes=3, toy_images=4, toy_test_images=2, seed=9
+        )
+    )
     create_toy_data(tmp_path / "same", 3, 4, 2, seed=9)
     assert contents(folder) == contents(tmp_path / "same")
     assert len(read_lists(folder)["TEST_images"]) == 2

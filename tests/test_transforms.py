@@ -9,8 +9,23 @@ import torch
 from PIL import Image, ImageDraw
 
 import utils
-from oracles import slow_cut_out, slow_jaccard_overlap, slow_scale_saturation, slow_transform_boxes, slow_turn_hue
-from utils import FILLER, cut_out, photometric_distort, random_crop, scale_saturation, transform, turn_hue, zoom_out
+from oracles import (
+    slow_cut_out,
+    slow_jaccard_overlap,
+    slow_scale_saturation,
+    slow_transform_boxes,
+    slow_turn_hue,
+)
+from utils import (
+    FILLER,
+    cut_out,
+    photometric_distort,
+    random_crop,
+    scale_saturation,
+    transform,
+    turn_hue,
+    zoom_out,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -24,13 +39,17 @@ def draw_scene(rng):
     image = Image.new("RGB", (width, height), PLAIN)
     pen = ImageDraw.Draw(image)
     boxes = []
-    for cell in rng.permutation(6)[: rng.integers(1, 7)]:  # 3 x 2 cells, with at most one object each
+    for cell in rng.permutation(6)[
+        : rng.integers(1, 7)
+    ]:  # 3 x 2 cells, with at most one object each
         cell_width, cell_height = width // 3, height // 2
         box_width, box_height = rng.integers(20, cell_width - 3), rng.integers(20, cell_height - 3)
         x_min = (cell % 3) * cell_width + rng.integers(0, cell_width - 3 - box_width + 1)
         y_min = (cell // 3) * cell_height + rng.integers(0, cell_height - 3 - box_height + 1)
         box = [int(edge) for edge in (x_min, y_min, x_min + box_width, y_min + box_height)]
-        pen.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=COLOURS[len(boxes)])  # pen: both ends are drawn
+        pen.rectangle(
+            (box[0], box[1], box[2] - 1, box[3] - 1), fill=COLOURS[len(boxes)]
+        )  # pen: both ends are drawn
         boxes.append(box)
     return image, boxes
 
@@ -43,21 +62,28 @@ def as_arguments(boxes):
 
 def to_pixels(image):
     """The network's input (3, 300, 300) as levels from 0 to 255, an array (300, 300, 3)."""
-    mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    mean, std = (
+        torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1),
+        torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1),
+    )
     return ((image * std + mean) * 255).permute(1, 2, 0).numpy()
 
 
 def nearest_colours(pixels):
     """For each pixel the number of the colour it is closest to: 0 for the plain background and the filling, else as labels."""
     palette = np.array([PLAIN, *COLOURS, FILLER], dtype=np.float32)
-    closeness = pixels.reshape(-1, 3) @ palette.T - (palette**2).sum(axis=1) / 2  # the same order as that of the distances
+    closeness = (
+        pixels.reshape(-1, 3) @ palette.T - (palette**2).sum(axis=1) / 2
+    )  # the same order as that of the distances
     return closeness.argmax(axis=1).reshape(pixels.shape[:2]) % (len(palette) - 1)
 
 
 def find_box(nearest, label):
     """The edges, in pixels, of all that has a label's colour; None if nothing does."""
     rows, columns = np.nonzero(nearest == label)
-    return None if len(rows) == 0 else [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    return (
+        None if len(rows) == 0 else [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    )
 
 
 def within_4_sigma(count, n, chance):
@@ -112,7 +138,9 @@ def test_test_images_are_resized_and_nothing_else():
     image, boxes, labels, _ = transform(scene, *as_arguments(boxes_px), "TEST")
     expected = scene.resize((300, 300), Image.Resampling.BILINEAR)
     assert np.abs(to_pixels(image) - np.array(expected)).max() < 0.01
-    torch.testing.assert_close(boxes, torch.tensor(boxes_px) / torch.tensor([scene.width, scene.height] * 2))
+    torch.testing.assert_close(
+        boxes, torch.tensor(boxes_px) / torch.tensor([scene.width, scene.height] * 2)
+    )
     assert len(labels) == len(boxes_px)
 
 
@@ -139,10 +167,14 @@ def test_boxes_are_those_of_the_window_drawn_and_objects_stay_if_their_centre_do
         boxes_px = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1).tolist()
         image = Image.new("RGB", tuple(size.tolist()))
         _, boxes, labels, _ = transform(image, *as_arguments(boxes_px), "TRAIN", rng)
-        straight, flipped = (slow_transform_boxes(boxes_px, windows[-1], flip) for flip in (False, True))
+        straight, flipped = (
+            slow_transform_boxes(boxes_px, windows[-1], flip) for flip in (False, True)
+        )
         assert (labels - 1).tolist() == straight[1]
         differences = [
-            (boxes - torch.tensor(answer[0]).view(-1, 4)).abs().amax().item() for answer in (straight, flipped) if len(boxes)
+            (boxes - torch.tensor(answer[0]).view(-1, 4)).abs().amax().item()
+            for answer in (straight, flipped)
+            if len(boxes)
         ]
         assert min(differences, default=0) < 1e-4
         n_lost += len(boxes_px) - len(boxes)
@@ -161,7 +193,9 @@ def test_flipping_twice_is_the_identity(monkeypatch):
     straight = transform(scene, boxes_px, labels, difficulties, "TEST")
     n_flips = 0
     for seed in range(20):
-        once = transform(scene, boxes_px, labels, difficulties, "TRAIN", np.random.default_rng(seed))
+        once = transform(
+            scene, boxes_px, labels, difficulties, "TRAIN", np.random.default_rng(seed)
+        )
         if torch.equal(once[0], straight[0]):
             assert torch.equal(once[1], straight[1])
             continue
@@ -169,7 +203,9 @@ def test_flipping_twice_is_the_identity(monkeypatch):
         assert torch.equal(once[0], straight[0].flip(2))
         torch.testing.assert_close(once[1][:, [0, 2]], 1 - straight[1][:, [2, 0]])
         picture = Image.fromarray(to_pixels(once[0]).round().astype(np.uint8))
-        twice = transform(picture, 300 * once[1], labels, difficulties, "TRAIN", np.random.default_rng(seed))
+        twice = transform(
+            picture, 300 * once[1], labels, difficulties, "TRAIN", np.random.default_rng(seed)
+        )
         torch.testing.assert_close(twice[0], straight[0])
         torch.testing.assert_close(twice[1], straight[1])
     assert 3 <= n_flips <= 17
@@ -178,7 +214,9 @@ def test_flipping_twice_is_the_identity(monkeypatch):
 def test_half_are_zoomed_out_and_half_are_flipped_independently(monkeypatch):
     keep_place(monkeypatch)
     zoomed = []
-    monkeypatch.setattr(utils, "zoom_out", lambda width, height, rng: zoomed.append(True) or (0, 0, width, height))
+    monkeypatch.setattr(
+        utils, "zoom_out", lambda width, height, rng: zoomed.append(True) or (0, 0, width, height)
+    )
     monkeypatch.setattr(utils, "cut_out", lambda image, window, rng: torch.zeros(3, 300, 300))
     image, arguments = Image.new("RGB", (8, 8)), as_arguments([[0, 0, 2, 8]])
     n, counts = 3000, np.zeros((2, 2))
@@ -195,7 +233,9 @@ def test_colours_are_distorted_in_training_only(monkeypatch):
     colour = torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1)
     monkeypatch.setattr(utils, "photometric_distort", lambda pixels, rng: colour.expand_as(pixels))
     image = Image.new("RGB", (40, 30), PLAIN)
-    assert np.allclose(to_pixels(transform(image, *as_arguments([]), "TRAIN")[0]), (1, 2, 3), atol=0.01)
+    assert np.allclose(
+        to_pixels(transform(image, *as_arguments([]), "TRAIN")[0]), (1, 2, 3), atol=0.01
+    )
     assert np.allclose(to_pixels(transform(image, *as_arguments([]), "TEST")[0]), PLAIN, atol=0.01)
 
 
@@ -203,7 +243,9 @@ def test_colours_are_distorted_in_training_only(monkeypatch):
 def test_images_without_objects_pass_through(split):
     scene, _ = draw_scene(np.random.default_rng(0))
     for seed in range(20):
-        image, boxes, labels, difficulties = transform(scene, *as_arguments([]), split, np.random.default_rng(seed))
+        image, boxes, labels, difficulties = transform(
+            scene, *as_arguments([]), split, np.random.default_rng(seed)
+        )
         assert image.shape == (3, 300, 300)
         assert image.isfinite().all()
         assert (boxes.shape, labels.shape, difficulties.shape) == ((0, 4), (0,), (0,))
@@ -219,13 +261,20 @@ def test_image_and_tensors_that_go_in_are_never_changed(split):
         for result in (image, *results):  # what comes out is no view of what went in
             result.zero_()
         assert scene.tobytes() == before[0]
-        assert all(torch.equal(argument, copy) for argument, copy in zip(arguments, before[1], strict=True))
+        assert all(
+            torch.equal(argument, copy) for argument, copy in zip(arguments, before[1], strict=True)
+        )
 
 
 def test_one_seed_gives_one_result_and_other_seeds_others():
     scene, boxes_px = draw_scene(np.random.default_rng(3))
-    results = [transform(scene, *as_arguments(boxes_px), "TRAIN", np.random.default_rng(seed)) for seed in (7, 7, 8)]
-    assert all(torch.equal(first, second) for first, second in zip(results[0], results[1], strict=True))
+    results = [
+        transform(scene, *as_arguments(boxes_px), "TRAIN", np.random.default_rng(seed))
+        for seed in (7, 7, 8)
+    ]
+    assert all(
+        torch.equal(first, second) for first, second in zip(results[0], results[1], strict=True)
+    )
     assert not torch.equal(results[0][0], results[2][0])
 
 
@@ -236,7 +285,9 @@ def test_global_random_states_are_neither_used_nor_changed():
         torch.manual_seed(seed)
         np.random.seed(seed)
         state = torch.get_rng_state()
-        results.append(transform(scene, *as_arguments(boxes_px), "TRAIN", np.random.default_rng(5))[0])
+        results.append(
+            transform(scene, *as_arguments(boxes_px), "TRAIN", np.random.default_rng(5))[0]
+        )
         assert torch.equal(torch.get_rng_state(), state)
         assert np.random.randint(10**9) == np.random.RandomState(seed).randint(10**9)
     assert torch.equal(*results)
@@ -254,14 +305,18 @@ def test_another_split_is_refused(split):
         transform(Image.new("RGB", (8, 8)), *as_arguments([]), split)
 
 
-@pytest.mark.parametrize("size", [(1000, 20), (20, 1000), (1, 1), (3, 500), (500, 3), (2, 2)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(1000, 20), (20, 1000), (1, 1), (3, 500), (500, 3), (2, 2)], ids=str
+)
 def test_extreme_pictures_end_and_are_valid(size):
     width, height = size
     whole, part = [0, 0, width, height], [0.1 * width, 0.3 * height, 0.35 * width, 0.9 * height]
     for seed in range(30):
         for boxes_px in ([whole, part], [part], []):
             rng = np.random.default_rng(seed)
-            image, boxes, labels, _ = transform(Image.new("RGB", size, COLOURS[0]), *as_arguments(boxes_px), "TRAIN", rng)
+            image, boxes, labels, _ = transform(
+                Image.new("RGB", size, COLOURS[0]), *as_arguments(boxes_px), "TRAIN", rng
+            )
             assert image.shape == (3, 300, 300)
             assert image.isfinite().all()
             assert ((boxes >= 0) & (boxes <= 1)).all()
@@ -296,7 +351,9 @@ def test_zoom_out_places_the_image_at_random_both_ways():
     for quarter in (0.25, 0.5, 0.75):
         assert within_4_sigma((left < quarter).sum(), len(left), quarter)
         assert within_4_sigma((top < quarter).sum(), len(top), quarter)
-    assert within_4_sigma(((left < 0.5) == (top < 0.5)).sum(), len(left), 0.5), "the two are independent"
+    assert within_4_sigma(((left < 0.5) == (top < 0.5)).sum(), len(left), 0.5), (
+        "the two are independent"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------------ crop
@@ -323,7 +380,9 @@ def drawn_overlaps(monkeypatch):
 def test_the_seven_choices_of_a_crop_are_equally_likely_and_none_keeps_the_window(drawn_overlaps):
     window, rng, n = (-10.0, 20.0, 290.0, 320.0), np.random.default_rng(0), 3500
     for _ in range(n):
-        crop = random_crop(window, torch.zeros(0, 4), rng)  # without objects any crop will do: one choice a call
+        crop = random_crop(
+            window, torch.zeros(0, 4), rng
+        )  # without objects any crop will do: one choice a call
         assert (crop == window) == (drawn_overlaps[-1] is None)
     assert len(drawn_overlaps) == n
     assert set(drawn_overlaps) == {0, 0.1, 0.3, 0.5, 0.7, 0.9, None}
@@ -331,7 +390,9 @@ def test_the_seven_choices_of_a_crop_are_equally_likely_and_none_keeps_the_windo
         assert within_4_sigma(drawn_overlaps.count(choice), n, 1 / 7), choice
 
 
-@pytest.mark.parametrize("window", [(0, 0, 500, 375), (-200.0, -50.5, 400.0, 800.0), (0, 0, 40, 40)], ids=str)
+@pytest.mark.parametrize(
+    "window", [(0, 0, 500, 375), (-200.0, -50.5, 400.0, 800.0), (0, 0, 40, 40)], ids=str
+)
 def test_a_crop_has_the_promised_overlap_sides_and_aspect_ratio(window, drawn_overlaps):
     x_min, y_min, x_max, y_max = window
     rng = np.random.default_rng(2)
@@ -339,8 +400,12 @@ def test_a_crop_has_the_promised_overlap_sides_and_aspect_ratio(window, drawn_ov
     reached = {}
     for number in range(1000):
         corners = rng.uniform(0, 1, (rng.integers(1, 6), 2, 2)) * (width, height) + (x_min, y_min)
-        boxes = torch.from_numpy(np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)).float()
-        if number % 3 == 0:  # a large object: by chance alone an overlap of 0.9 is next to never reached
+        boxes = torch.from_numpy(
+            np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+        ).float()
+        if (
+            number % 3 == 0
+        ):  # a large object: by chance alone an overlap of 0.9 is next to never reached
             boxes[0] = torch.tensor(window)
         crop = random_crop(window, boxes, rng)
         if drawn_overlaps[-1] is None:
@@ -361,7 +426,9 @@ def test_a_crop_has_the_promised_overlap_sides_and_aspect_ratio(window, drawn_ov
 
 def test_one_object_that_is_overlapped_enough_is_enough(drawn_overlaps):
     rng = np.random.default_rng(5)
-    boxes = torch.tensor([[10.0, 10.0, 11.0, 11.0], [0.0, 0.0, 300.0, 300.0]])  # a speck, and the whole window
+    boxes = torch.tensor(
+        [[10.0, 10.0, 11.0, 11.0], [0.0, 0.0, 300.0, 300.0]]
+    )  # a speck, and the whole window
     last = []
     for _ in range(400):
         random_crop((0, 0, 300, 300), boxes, rng)
@@ -380,7 +447,9 @@ def test_crops_reach_all_of_the_window_and_all_sizes():
     spare = 100.5 - (crops[:, 2:] - crops[:, :2])
     first_half = (crops[:, :2] - window[:2]) / spare < 0.5
     small = (spare > 20).all(axis=1)
-    assert within_4_sigma((first_half[:, 0] == first_half[:, 1])[small].sum(), small.sum(), 0.5), "the two are independent"
+    assert within_4_sigma((first_half[:, 0] == first_half[:, 1])[small].sum(), small.sum(), 0.5), (
+        "the two are independent"
+    )
     for side in (0, 1):  # a narrow crop is anywhere between the edges
         narrow = crops[crops[:, side + 2] - crops[:, side] < 50]
         low = (narrow[:, side] - window[side]) / (100 - (narrow[:, side + 2] - narrow[:, side]))
@@ -391,7 +460,9 @@ def test_crops_reach_all_of_the_window_and_all_sizes():
 
 def test_a_choice_that_no_crop_can_meet_is_drawn_again(drawn_overlaps):
     rng = np.random.default_rng(4)
-    speck = torch.tensor([[10.0, 10.0, 11.0, 11.0]])  # no crop of 90 x 90 or more overlaps it by more than 1 / 8100
+    speck = torch.tensor(
+        [[10.0, 10.0, 11.0, 11.0]]
+    )  # no crop of 90 x 90 or more overlaps it by more than 1 / 8100
     last = []
     for _ in range(200):
         random_crop((0, 0, 300, 300), speck, rng)
@@ -408,7 +479,10 @@ def smooth_image(width, height):
     """A picture whose three channels change evenly from edge to edge, and the function of continuous x, y that it samples."""
 
     def level(x, y):
-        return np.stack([40 + 170 * x / width, 220 - 150 * y / height, 30 + 100 * x / width + 90 * y / height], axis=-1)
+        return np.stack(
+            [40 + 170 * x / width, 220 - 150 * y / height, 30 + 100 * x / width + 90 * y / height],
+            axis=-1,
+        )
 
     y, x = np.mgrid[:height, :width] + 0.5
     return Image.fromarray(level(x, y).round().astype(np.uint8)), level
@@ -420,18 +494,25 @@ def test_cut_out_agrees_with_drawing_the_canvas_cropping_and_resizing_step_by_st
         rng = np.random.default_rng(seed)
         width, height = rng.integers(60, 400, 2).tolist()
         image, _ = smooth_image(width, height)
-        x_min, y_min = int(rng.integers(-width, width - 20)), int(rng.integers(-height, height - 20))
+        x_min, y_min = (
+            int(rng.integers(-width, width - 20)),
+            int(rng.integers(-height, height - 20)),
+        )
         x_max = int(rng.integers(max(x_min, 0) + 20, 3 * width))
         y_max = int(rng.integers(max(y_min, 0) + 20, 3 * height))
         fast = cut_out(image, (x_min, y_min, x_max, y_max)).permute(1, 2, 0).numpy()
         slow = np.array(slow_cut_out(image, (x_min, y_min, x_max, y_max))).astype(int)
         assert fast.shape == (300, 300, 3)
-        near_edge = np.zeros((300, 300), dtype=bool)  # where the slow version mixes picture and filling
+        near_edge = np.zeros(
+            (300, 300), dtype=bool
+        )  # where the slow version mixes picture and filling
         for axis, low, high, side in ((1, x_min, x_max, width), (0, y_min, y_max, height)):
             scale = 300 / (high - low)
             for edge in (0, side):
                 if low < edge < high:
-                    distance = np.abs(np.arange(300) + 0.5 - (edge - low) * scale) < max(2, 1.5 * scale)
+                    distance = np.abs(np.arange(300) + 0.5 - (edge - low) * scale) < max(
+                        2, 1.5 * scale
+                    )
                     near_edge |= distance[None, :] if axis == 1 else distance[:, None]
                     n_partly_outside += 1
         assert np.abs(fast - slow)[~near_edge].max() <= 3
@@ -448,7 +529,9 @@ def test_cut_out_shows_what_is_at_each_place_and_fills_the_rest():
         pixels = cut_out(image, (*low, *high)).permute(1, 2, 0).numpy()
         y, x = np.mgrid[:300, :300] + 0.5
         x, y = low[0] + x * (high[0] - low[0]) / 300, low[1] + y * (high[1] - low[1]) / 300
-        from_edge = np.minimum(np.minimum(x, width - x), np.minimum(y, height - y))  # in pixels of the image; below 0: outside
+        from_edge = np.minimum(
+            np.minimum(x, width - x), np.minimum(y, height - y)
+        )  # in pixels of the image; below 0: outside
         pixel = max(high - low) / 300  # of the result, in pixels of the image
         inside = from_edge > 1.5 * pixel + 0.5
         assert np.abs(pixels - level(x, y))[inside].max(initial=0) <= 2
@@ -471,10 +554,17 @@ def test_a_window_beside_the_image_is_all_filling():
 def test_filling_is_the_imagenet_mean_and_is_not_distorted(monkeypatch):
     assert np.abs(np.array(FILLER) / 255 - (0.485, 0.456, 0.406)).max() <= 0.5 / 255
     keep_place(monkeypatch)
-    monkeypatch.setattr(utils, "zoom_out", lambda width, height, rng: (-width, -height, 2 * width, 2 * height))
+    monkeypatch.setattr(
+        utils, "zoom_out", lambda width, height, rng: (-width, -height, 2 * width, 2 * height)
+    )
     n_zoomed = n_distorted = 0
     for seed in range(60):
-        image = transform(Image.new("RGB", (90, 60), (200, 80, 40)), *as_arguments([]), "TRAIN", np.random.default_rng(seed))[0]
+        image = transform(
+            Image.new("RGB", (90, 60), (200, 80, 40)),
+            *as_arguments([]),
+            "TRAIN",
+            np.random.default_rng(seed),
+        )[0]
         pixels = to_pixels(image)
         if not np.allclose(pixels[0, 0], FILLER, atol=0.01):
             continue  # half are not zoomed out
@@ -484,7 +574,9 @@ def test_filling_is_the_imagenet_mean_and_is_not_distorted(monkeypatch):
         outside[100:200, 100:200] = False
         assert np.allclose(pixels[outside], FILLER, atol=0.01)
         assert image[:, 0, 0].abs().max() < 0.01, "filling is about 0 after normalisation"
-        assert np.ptp(pixels[100:200, 100:200].reshape(-1, 3), axis=0).max() < 0.01, "the image is the whole middle ninth"
+        assert np.ptp(pixels[100:200, 100:200].reshape(-1, 3), axis=0).max() < 0.01, (
+            "the image is the whole middle ninth"
+        )
     assert n_zoomed > 15
     assert n_distorted > 10
 
@@ -504,7 +596,11 @@ def distorted_colours(monkeypatch, colour, n, **magnitudes):
 
 
 def test_brightness_changes_all_channels_by_at_most_32_levels(monkeypatch):
-    changes = distorted_colours(monkeypatch, (100, 150, 60), 600, BRIGHTNESS=utils.BRIGHTNESS) - (100, 150, 60)
+    changes = distorted_colours(monkeypatch, (100, 150, 60), 600, BRIGHTNESS=utils.BRIGHTNESS) - (
+        100,
+        150,
+        60,
+    )
     assert np.ptp(changes, axis=1).max() < 1e-3
     assert -32 <= changes.min() < -30
     assert 30 < changes.max() <= 32
@@ -517,7 +613,9 @@ def test_contrast_multiplies_by_half_to_one_and_a_half(monkeypatch):
     levels = distorted_colours(monkeypatch, (100, 100, 100), 600, CONTRAST=utils.CONTRAST)
     assert 50 <= levels.min() < 53
     assert 147 < levels.max() <= 150
-    assert distorted_colours(monkeypatch, (200, 200, 200), 600, CONTRAST=utils.CONTRAST).max() == 255, "clipped, not wrapped"
+    assert (
+        distorted_colours(monkeypatch, (200, 200, 200), 600, CONTRAST=utils.CONTRAST).max() == 255
+    ), "clipped, not wrapped"
 
 
 def test_saturation_multiplies_by_half_to_one_and_a_half_and_keeps_hue_and_value(monkeypatch):
@@ -531,7 +629,12 @@ def test_saturation_multiplies_by_half_to_one_and_a_half_and_keeps_hue_and_value
 @pytest.mark.parametrize("colour", [(255, 0, 0), (0, 255, 0), (40, 40, 240)], ids=str)
 def test_hue_turns_by_at_most_36_degrees_either_way(colour, monkeypatch):
     before = colorsys.rgb_to_hsv(*np.array(colour) / 255)
-    after = np.array([colorsys.rgb_to_hsv(*c / 255) for c in distorted_colours(monkeypatch, colour, 600, HUE=utils.HUE)])
+    after = np.array(
+        [
+            colorsys.rgb_to_hsv(*c / 255)
+            for c in distorted_colours(monkeypatch, colour, 600, HUE=utils.HUE)
+        ]
+    )
     degrees = (360 * (after[:, 0] - before[0]) + 180) % 360 - 180
     assert -36.01 <= degrees.min() < -34
     assert 34 < degrees.max() <= 36.01
@@ -555,7 +658,9 @@ def test_each_distortion_has_a_chance_of_one_half(magnitude, colour, chance, mon
 
 def test_distortions_are_independent_and_in_random_order(monkeypatch):
     # Brightness makes 100 black or white, contrast halves it: contrast last is the only way to grey 127.5
-    levels = distorted_colours(monkeypatch, (100, 100, 100), 3000, BRIGHTNESS=1e6, CONTRAST=(0.5, 0.5))[:, 0]
+    levels = distorted_colours(
+        monkeypatch, (100, 100, 100), 3000, BRIGHTNESS=1e6, CONTRAST=(0.5, 0.5)
+    )[:, 0]
     expected = {100: 1 / 4, 50: 1 / 4, 127.5: 1 / 16, 255: 3 / 16, 0: 4 / 16}
     assert set(levels) <= set(expected)
     for level, chance in expected.items():
@@ -574,13 +679,18 @@ def test_photometric_distortion_keeps_size_and_place_and_its_input():
         assert torch.equal(pixels, before)
         n_changed += not torch.equal(result, before)
         for x_min, y_min, x_max, y_max in boxes_px:  # a plain rectangle stays one
-            assert (result[:, y_min:y_max, x_min:x_max] == result[:, y_min : y_min + 1, x_min : x_min + 1]).all()
+            assert (
+                result[:, y_min:y_max, x_min:x_max]
+                == result[:, y_min : y_min + 1, x_min : x_min + 1]
+            ).all()
     assert 15 <= n_changed <= 20
 
 
 def colours_to_try():
     """Any colours, and greys, black, white and pure ones: (3, 1, n) float, from 0 to 255."""
-    corners = torch.tensor([[r, g, b] for r in (0, 128, 255) for g in (0, 128, 255) for b in (0, 128, 255)])
+    corners = torch.tensor(
+        [[r, g, b] for r in (0, 128, 255) for g in (0, 128, 255) for b in (0, 128, 255)]
+    )
     colours = torch.randint(0, 256, (500, 3), generator=torch.Generator().manual_seed(0))
     return torch.cat([corners, colours]).float().T.unsqueeze(1)
 
@@ -589,7 +699,9 @@ def colours_to_try():
 def test_saturation_agrees_with_the_way_to_hsv_and_back(factor):
     pixels = colours_to_try()
     expected = [slow_scale_saturation(colour, factor) for colour in pixels.squeeze(1).T.tolist()]
-    assert torch.allclose(scale_saturation(pixels, factor).squeeze(1).T, torch.tensor(expected), atol=1e-3)
+    assert torch.allclose(
+        scale_saturation(pixels, factor).squeeze(1).T, torch.tensor(expected), atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("turn", [-1 / 3, -0.1, 0, 0.03, 0.1, 1 / 3])

@@ -25,15 +25,25 @@ def test_voc_label_map_has_background_0_and_twenty_classes_in_the_devkits_order(
 
 def test_rev_label_map_is_the_inverse():
     assert utils.rev_label_map[0] == "background"
-    assert {utils.rev_label_map[number]: number for number in utils.rev_label_map} == utils.label_map
+    assert {
+        utils.rev_label_map[number]: number for number in utils.rev_label_map
+    } == utils.label_map
 
 
 def test_create_label_map_numbers_in_the_order_given():
-    assert utils.create_label_map(["RBC", "Platelets"]) == {"background": 0, "RBC": 1, "Platelets": 2}
+    assert utils.create_label_map(["RBC", "Platelets"]) == {
+        "background": 0,
+        "RBC": 1,
+        "Platelets": 2,
+    }
     assert utils.create_label_map(("x",)) == {"background": 0, "x": 1}
 
 
-@pytest.mark.parametrize("labels", [[], ["cat", "dog", "cat"], ["cat", "Cat"], ["cat", "background"], ["BackGround"]], ids=str)
+@pytest.mark.parametrize(
+    "labels",
+    [[], ["cat", "dog", "cat"], ["cat", "Cat"], ["cat", "background"], ["BackGround"]],
+    ids=str,
+)
 def test_create_label_map_refuses_repeated_and_reserved_names_and_none(labels):
     with pytest.raises(ValueError, match="different class names"):
         utils.create_label_map(labels)
@@ -65,7 +75,9 @@ HAND_OFFSETS = [  # cxcy, prior, offsets: (c - c_prior) * 10 / size_prior, log(s
 
 @pytest.mark.parametrize(("cxcy", "prior", "offsets"), HAND_OFFSETS)
 def test_offsets_from_a_prior_hand_values(cxcy, prior, offsets):
-    cxcy, prior, offsets = (torch.tensor([values], dtype=torch.float64) for values in (cxcy, prior, offsets))
+    cxcy, prior, offsets = (
+        torch.tensor([values], dtype=torch.float64) for values in (cxcy, prior, offsets)
+    )
     torch.testing.assert_close(utils.cxcy_to_gcxgcy(cxcy, prior), offsets)
     torch.testing.assert_close(utils.gcxgcy_to_cxcy(offsets, prior), cxcy)
 
@@ -87,10 +99,15 @@ def test_centre_size_to_boundary_and_back_is_the_identity(boxes):
 @settings(deadline=None, max_examples=60)
 @given(cxcy_boxes, st.tuples(centres, centres, sizes, sizes))
 def test_encoding_and_decoding_is_the_identity_both_ways(boxes, prior):
-    cxcy, priors = torch.tensor(boxes).double(), torch.tensor([prior]).double().repeat(len(boxes), 1)
+    cxcy, priors = (
+        torch.tensor(boxes).double(),
+        torch.tensor([prior]).double().repeat(len(boxes), 1),
+    )
     offsets = utils.cxcy_to_gcxgcy(cxcy, priors)
     torch.testing.assert_close(utils.gcxgcy_to_cxcy(offsets, priors), cxcy)
-    torch.testing.assert_close(utils.cxcy_to_gcxgcy(utils.gcxgcy_to_cxcy(offsets, priors), priors), offsets)
+    torch.testing.assert_close(
+        utils.cxcy_to_gcxgcy(utils.gcxgcy_to_cxcy(offsets, priors), priors), offsets
+    )
 
 
 @pytest.mark.parametrize("convert", [utils.xy_to_cxcy, utils.cxcy_to_xy])
@@ -104,7 +121,10 @@ def test_converters_take_leading_dimensions_and_no_boxes_and_leave_the_input_alo
 
 @pytest.mark.parametrize("convert", [utils.cxcy_to_gcxgcy, utils.gcxgcy_to_cxcy])
 def test_offsets_of_a_batch_are_those_of_its_images(convert, random):
-    boxes, priors = torch.rand(3, 7, 4, generator=random) + 0.1, torch.rand(7, 4, generator=random) + 0.1
+    boxes, priors = (
+        torch.rand(3, 7, 4, generator=random) + 0.1,
+        torch.rand(7, 4, generator=random) + 0.1,
+    )
     before = boxes.clone(), priors.clone()
     together = convert(boxes, priors)
     assert together.shape == (3, 7, 4)
@@ -129,7 +149,10 @@ SQUARE = [0.0, 0.0, 2.0, 2.0]
         ([1.0, 1.0, 3.0, 3.0], 1 / 7),  # one of seven
         ([0.5, 0.5, 1.5, 1.5], 1 / 4),  # inside
         ([2.0, 0.0, 4.0, 2.0], 0.0),  # an edge in common
-        ([3.0, 3.0, 4.0, 4.0], 0.0),  # apart both ways: two negative sides must not make a positive area
+        (
+            [3.0, 3.0, 4.0, 4.0],
+            0.0,
+        ),  # apart both ways: two negative sides must not make a positive area
         ([3.0, 0.0, 4.0, 2.0], 0.0),
         ([1.0, 1.0, 1.0, 1.0], 0.0),  # a point inside
         ([1.0, 0.0, 1.0, 2.0], 0.0),  # a line inside
@@ -158,7 +181,10 @@ def xy_sets(draw):
     """Two sets of boxes with edges from a coarse grid, so that touching, equal and flat boxes are common."""
     edge = st.integers(0, 8)
     box = st.tuples(edge, edge, edge, edge).map(
-        lambda b: [float(value) for value in (min(b[0], b[2]), min(b[1], b[3]), max(b[0], b[2]), max(b[1], b[3]))]
+        lambda b: [
+            float(value)
+            for value in (min(b[0], b[2]), min(b[1], b[3]), max(b[0], b[2]), max(b[1], b[3]))
+        ]
     )
     scale = draw(st.sampled_from([1.0, 0.125, 100.0]))
     sets = draw(st.lists(box, min_size=1, max_size=6)), draw(st.lists(box, min_size=1, max_size=6))
@@ -170,7 +196,9 @@ def xy_sets(draw):
 def test_overlap_agrees_with_the_plain_loop_and_is_symmetric(sets):
     set_1, set_2 = sets
     overlap = utils.find_jaccard_overlap(set_1, set_2)
-    expected = [[slow_jaccard_overlap(box_1, box_2) for box_2 in set_2.tolist()] for box_1 in set_1.tolist()]
+    expected = [
+        [slow_jaccard_overlap(box_1, box_2) for box_2 in set_2.tolist()] for box_1 in set_1.tolist()
+    ]
     torch.testing.assert_close(overlap, torch.tensor(expected, dtype=torch.float32))
     assert torch.equal(utils.find_jaccard_overlap(set_2, set_1), overlap.T)
 
@@ -211,7 +239,9 @@ def test_decimate_hand_value():
 @given(st.integers(1, 7), st.integers(1, 7), *[st.none() | st.integers(1, 8)] * 2)
 def test_decimate_agrees_with_the_plain_loop(n_rows, n_columns, step_1, step_2):
     tensor = torch.arange(n_rows * n_columns).view(n_rows, n_columns)
-    assert utils.decimate(tensor, [step_1, step_2]).tolist() == slow_decimate(tensor.tolist(), step_1, step_2)
+    assert utils.decimate(tensor, [step_1, step_2]).tolist() == slow_decimate(
+        tensor.tolist(), step_1, step_2
+    )
 
 
 def test_decimate_turns_fc6_and_fc7_into_the_papers_convolutions():
@@ -250,24 +280,52 @@ def test_without_arguments_parameters_are_those_of_the_file():
 
 
 def test_arguments_change_parameters_of_each_type_and_only_these_are_given():
-    argv = ["--batch-size", "8", "--lr", "1e-4", "--output-folder", "there", "--toy", "--milestones", "1", "2", "3"]
+    argv = [
+        "--batch-size",
+        "8",
+        "--lr",
+        "1e-4",
+        "--output-folder",
+        "there",
+        "--toy",
+        "--milestones",
+        "1",
+        "2",
+        "3",
+    ]
     argv += ["--scales", "1", "--labels", "a", "b"]
     parameters, given = utils.read_command_line(Example, "does", argv)
     assert parameters == Example(
-        batch_size=8, lr=1e-4, output_folder="there", toy=True, milestones=(1, 2, 3), scales=(1.0,), labels=("a", "b")
+        batch_size=8,
+        lr=1e-4,
+        output_folder="there",
+        toy=True,
+        milestones=(1, 2, 3),
+        scales=(1.0,),
+        labels=("a", "b"),
     )
     assert given == {"batch_size", "lr", "output_folder", "toy", "milestones", "scales", "labels"}
-    assert [type(value) for value in (*parameters.milestones, *parameters.scales)] == [int, int, int, float]
+    assert [type(value) for value in (*parameters.milestones, *parameters.scales)] == [
+        int,
+        int,
+        int,
+        float,
+    ]
 
 
 def test_an_argument_with_the_default_value_counts_as_given():
-    parameters, given = utils.read_command_line(Example, "does", ["--batch-size", "32", "--pretrained"])
+    parameters, given = utils.read_command_line(
+        Example, "does", ["--batch-size", "32", "--pretrained"]
+    )
     assert parameters == Example()
     assert given == {"batch_size", "pretrained"}
 
 
 def test_truth_values_can_be_turned_on_and_off():
-    assert utils.read_command_line(Example, "does", ["--no-pretrained"]) == (Example(pretrained=False), {"pretrained"})
+    assert utils.read_command_line(Example, "does", ["--no-pretrained"]) == (
+        Example(pretrained=False),
+        {"pretrained"},
+    )
     assert utils.read_command_line(Example, "does", ["--toy", "--no-toy"]) == (Example(), {"toy"})
 
 
@@ -276,7 +334,9 @@ def test_texts_may_be_empty():
 
 
 def test_positional_arguments_fill_their_tuple():
-    parameters, given = utils.read_command_line(Example, "does", ["a.jpg", "b.jpg", "--toy"], positional=("images",))
+    parameters, given = utils.read_command_line(
+        Example, "does", ["a.jpg", "b.jpg", "--toy"], positional=("images",)
+    )
     assert parameters == Example(images=("a.jpg", "b.jpg"), toy=True)
     assert given == {"images", "toy"}
 
@@ -330,4 +390,7 @@ def test_help_shows_description_comments_and_defaults(capsys, monkeypatch):
 def test_an_error_from_a_worker_is_described_by_what_it_says():
     assert utils.describe_error(ValueError("a.jpg: not readable")) == "error: a.jpg: not readable"
     traceback = "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File x\n"
-    assert utils.describe_error(ValueError(traceback + "ValueError: a.jpg: not readable")) == "error: a.jpg: not readable"
+    assert (
+        utils.describe_error(ValueError(traceback + "ValueError: a.jpg: not readable"))
+        == "error: a.jpg: not readable"
+    )

@@ -27,7 +27,9 @@ class ThinBase(nn.Module):
 
     def forward(self, image):
         conv4_3_feats = F.relu(self.conv4_3(image))  # (N, 512, 38, 38)
-        return conv4_3_feats, F.relu(self.conv7(F.max_pool2d(conv4_3_feats, 2)))  # and (N, 1024, 19, 19)
+        return conv4_3_feats, F.relu(
+            self.conv7(F.max_pool2d(conv4_3_feats, 2))
+        )  # and (N, 1024, 19, 19)
 
 
 def run(program):

@@ -27,7 +27,18 @@ from examples import (
     NMS_MAX_OVERLAP,
     OFFSETS_BOX,
 )
-from facts import EVALUATION, ORDINALS, PARAMETERS, PARTS, TOY, TRAINING_IMAGES, layer, short, side, word
+from facts import (
+    EVALUATION,
+    ORDINALS,
+    PARAMETERS,
+    PARTS,
+    TOY,
+    TRAINING_IMAGES,
+    layer,
+    short,
+    side,
+    word,
+)
 from model import FEATURE_MAPS, MAX_CANDIDATES_PER_CLASS
 from train import Parameters, n_steps
 from utils import (
@@ -61,14 +72,34 @@ def listing(n, spec="", last=" and "):
 INTRODUCTION = [
     ("Python", "On a fresh machine with Python {} or later", lambda: (facts.python_version(),)),
     ("input", "with {0} x {0} pixel inputs", lambda: (IMAGE_SIZE,)),
-    ("toy data", "{} training images with {} of the VOC classes as simple drawings", lambda: (TOY_IMAGES, word(TOY_CLASSES))),
+    (
+        "toy data",
+        "{} training images with {} of the VOC classes as simple drawings",
+        lambda: (TOY_IMAGES, word(TOY_CLASSES)),
+    ),
     ("toy test images", "on {} drawn images that it has not seen", lambda: (TOY_TEST_IMAGES,)),
-    ("first toy test image", "python detect.py toy/JPEGImages/{:06}.jpg", lambda: (TOY_IMAGES + 1,)),
-    ("classes beside three", "people, cars, cats and {} more classes", lambda: (word(len(voc_labels) - 3),)),
+    (
+        "first toy test image",
+        "python detect.py toy/JPEGImages/{:06}.jpg",
+        lambda: (TOY_IMAGES + 1,),
+    ),
+    (
+        "classes beside three",
+        "people, cars, cats and {} more classes",
+        lambda: (word(len(voc_labels) - 3),),
+    ),
     ("maps", "SSD detects on {} of them", lambda: (word(len(FEATURE_MAPS)),)),
     ("priors", "decided before training: {} of them", lambda: (len(facts.priors()),)),
-    ("overview", "convolutions on {} maps, {} predictions", lambda: (word(len(FEATURE_MAPS)), len(facts.priors()))),
-    ("kinds of convolutions", "### SSD: {} kinds of convolutions", lambda: (word(len(list(facts.network().children()))),)),
+    (
+        "overview",
+        "convolutions on {} maps, {} predictions",
+        lambda: (word(len(FEATURE_MAPS)), len(facts.priors())),
+    ),
+    (
+        "kinds of convolutions",
+        "### SSD: {} kinds of convolutions",
+        lambda: (word(len(list(facts.network().children()))),),
+    ),
 ]
 BOXES = [
     ("person, picture", "The person in this {0} x {0} picture", lambda: (IMAGE_SIZE,)),
@@ -535,4 +566,16 @@ EVALUATING = [
         lambda: map(word, (9 - side("conv11_2") ** 2, math.prod(layer("loc_conv11_2").kernel_size))),
     ),
 ]  # fmt: skip
-WATCHED = INTRODUCTION + BOXES + BASE + CONVOLUTIONS + PRIORS + PREDICTIONS + LOSS + DETECTIONS + DATA + TRAINING + EVALUATING
+WATCHED = (
+    INTRODUCTION
+    + BOXES
+    + BASE
+    + CONVOLUTIONS
+    + PRIORS
+    + PREDICTIONS
+    + LOSS
+    + DETECTIONS
+    + DATA
+    + TRAINING
+    + EVALUATING
+)
