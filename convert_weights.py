@@ -4,9 +4,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from checkpoints import MODEL_KEYS, load_checkpoint, save_checkpoint
-from model import UnavailableWeightsError
-from utils import describe_error, read_command_line
+from checkpoints import load_checkpoint, save_checkpoint
+from downloads import DownloadError
+from published_weights import MODEL_KEYS
+from runtime import describe_error, read_command_line
 
 
 @dataclass
@@ -26,7 +27,7 @@ def main(parameters):
     :return: the checkpoint's path
     :raises FileNotFoundError: the source, or the folder of the checkpoint, is missing
     :raises ValueError: the source is damaged, asks for code to be run, or has no weights that are known here
-    :raises UnavailableWeightsError: the download failed
+    :raises DownloadError: the download failed
     """
     output = Path(parameters.output)
     if not output.parent.is_dir():
@@ -43,5 +44,5 @@ def main(parameters):
 if __name__ == "__main__":
     try:
         main(read_command_line(Parameters, __doc__, positional=("source", "output"))[0])
-    except (OSError, ValueError, UnavailableWeightsError) as error:
+    except (OSError, ValueError, DownloadError) as error:
         sys.exit(describe_error(error))

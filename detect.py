@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from checkpoints import load_model
 from datasets import read_image, upright_rgb
-from model import UnavailableWeightsError, choose_device
-from utils import describe_error, read_command_line, transform
+from downloads import DownloadError
+from runtime import choose_device, describe_error, read_command_line
+from utils import transform
 
 
 @dataclass
@@ -209,5 +210,5 @@ def main(parameters):
 if __name__ == "__main__":
     try:
         main(read_command_line(Parameters, __doc__, positional=("images",))[0])
-    except (OSError, ValueError, UnavailableWeightsError) as error:
+    except (OSError, ValueError, DownloadError) as error:
         sys.exit(describe_error(error))

@@ -12,8 +12,17 @@ from tqdm import tqdm
 
 from checkpoints import load_model
 from datasets import PascalVOCDataset, create_loader, ordered_batches
-from model import UnavailableWeightsError, autocast, choose_device, n_processes, process_group, rank
-from utils import calculate_mAP, describe_error, read_command_line
+from downloads import DownloadError
+from runtime import (
+    autocast,
+    choose_device,
+    describe_error,
+    world_size(),
+    process_group,
+    rank,
+    read_command_line,
+)
+from utils import calculate_mAP
 
 
 @dataclass
@@ -117,9 +126,9 @@ def gather_results(results):
     :param results: list with the results of this process, one for each of its batches
     :return: list with those of all batches; the same for every process
     """
-    if n_processes() == 1:
+    if world_size()() == 1:
         return results
-    shares = [None] * n_processes()
+    shares = [None] * world_size()()
     dist.all_gather_object(shares, results)
     return [result for batches in zip_longest(*shares) for result in batches if result is not None]
 
@@ -153,7 +162,7 @@ def main(parameters):
             f"{parameters.checkpoint} was trained on the classes {list(model.label_map)}, but {parameters.data_folder} has "
             f"{list(dataset.label_map)}: evaluate it on the data it was trained for (--data-folder)"
         )
-    batches = ordered_batches(len(dataset), parameters.batch_size, rank(), n_processes())
+    batches = ordered_batches(len(dataset), parameters.batch_size, rank(), world_size()())
     loader = create_loader(dataset, batches, parameters.workers, device)
     evaluation = evaluate(
         loader, model, None, parameters.min_score, parameters.max_overlap, parameters.top_k, parameters.metric,
@@ -167,5 +176,5 @@ if __name__ == "__main__":
     try:
         with process_group():
             main(read_command_line(Parameters, __doc__)[0])
-    except (OSError, ValueError, UnavailableWeightsError) as error:
+    except (OSError, ValueError, DownloadError) as error:
         sys.exit(describe_error(error))

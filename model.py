@@ -4,20 +4,15 @@ The network and its loss: SSD300 on a VGG-16 base, and the MultiBox loss (Liu et
 Below them is what scripts need to run them: the choice of device and precision, several processes, and signals to stop.
 """
 
-import contextlib
-import os
-import signal
-import threading
-import warnings
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 import torchvision
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
+from downloads import download_weights
 from utils import (
     cxcy_to_gcxgcy,
     cxcy_to_xy,
@@ -53,29 +48,6 @@ FEATURE_MAPS = {
 }
 # The most detections of one class in one image that go into non-maximum suppression (nms_param.top_k in the authors' code).
 MAX_CANDIDATES_PER_CLASS = 400
-
-
-class UnavailableWeightsError(RuntimeError):
-    """Weights to start from that can not be had; the message says what to do."""
-
-
-def download_weights(weights, name, remedy):
-    """
-    Fetch weights that torchvision offers, once: they stay in torch's cache. Nothing in the file is run.
-
-    :param weights: member of one of torchvision's enumerations of weights
-    :param name: what the message calls them
-    :param remedy: what to do with the file if it is fetched by hand
-    :return: state dict
-    :raises UnavailableWeightsError: they can not be downloaded, or the file in the cache is damaged
-    """
-    try:
-        return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except Exception as error:  # of the network or the disk, or whatever a damaged file leads to
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UnavailableWeightsError(
-            f"{name} can not be had ({reason}): fetch {weights.url} {remedy}"
-        ) from error
 
 
 class VGGBase(nn.Module):
@@ -159,7 +131,7 @@ class VGGBase(nn.Module):
         The thirteen convolutions are taken as they are. The fully connected fc6 and fc7 are first written as convolutions that
         compute the same (7 x 7 and 1 x 1), then decimated to the size that conv6 and conv7 have.
 
-        :raises UnavailableWeightsError: the weights can not be downloaded, or the file in the cache is damaged
+        :raises DownloadError: the weights can not be downloaded, or the file in the cache is damaged
         """
         vgg16 = download_weights(
             torchvision.models.VGG16_Weights.IMAGENET1K_V1,
@@ -621,163 +593,3 @@ class MultiBoxLoss(nn.Module):
         hardness = torch.arange(loss.size(1), device=loss.device)  # 0 for the hardest
         is_hard = hardness < self.neg_pos_ratio * n_positives.unsqueeze(1)  # (N, P)
         return positive_loss + negative_loss.masked_fill(~is_hard, 0.0).sum()
-
-
-# ---------------------------------------------------------------------------------------- where and how precisely it all runs
-
-
-def choose_device(name):
-    """
-    :param name: "auto" for a GPU if there is one, "cpu", "cuda", or one of several GPUs, like "cuda:1"
-    :return: torch.device
-    :raises ValueError: there is no such device here
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if (
-        name == "cuda" and n_processes() > 1
-    ):  # torchrun says which of the machine's GPUs is this process's
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
-    try:
-        device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):  # others lack float64, or are untried
-            raise RuntimeError("only cpu and cuda are supported")
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
-        raise ValueError(
-            f"--device {name}: not available here ({str(error).splitlines()[0]}): use --device cpu"
-        ) from error
-    return device
-
-
-def choose_precision(device, precision):
-    """
-    The type that convolutions compute in.
-
-    :param device: torch.device
-    :param precision: "float32", "bfloat16", "float16", or "auto": bfloat16 where the hardware computes in it, else float16 on a
-        GPU and float32 on a processor
-    :return: torch.dtype
-    :raises ValueError: another precision
-    """
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if precision in dtypes:
-        return dtypes[precision]
-    if precision != "auto":
-        raise ValueError(f"precision: expected auto, {', '.join(dtypes)}, got {precision!r}")
-    if device.type == "cuda":  # bfloat16 came with Ampere, capability 8.0
-        return (
-            torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-        )
-    # float32 on older releases of torch, which have no public way to ask what the processor can do
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    has_bfloat16 = capabilities.get("amx_bf16", False) or capabilities.get("avx512_bf16", False)
-    return torch.bfloat16 if has_bfloat16 else torch.float32
-
-
-def autocast(device, precision):
-    """
-    A context in which convolutions run in the chosen precision; the weights, the loss and the decoding of boxes are in float32
-    in any case. For the arguments and the error see choose_precision.
-    """
-    dtype = choose_precision(device, precision)
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
-
-
-# ------------------------------------------------------------------------------------------------------- several processes
-
-
-@contextlib.contextmanager
-def process_group():
-    """
-    A context in which the processes that torchrun started work together, each on its device; what any but the first prints is
-    dropped. Without torchrun there is one process, and nothing to do.
-    """
-    if (
-        "TORCHELASTIC_RUN_ID" not in os.environ
-    ):  # torchrun sets it, and all that init_process_group reads
-        yield
-        return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    output = (
-        contextlib.redirect_stdout(None) if rank() > 0 else contextlib.nullcontext()
-    )  # the first process speaks for all
-    with output, warnings.catch_warnings():
-        # Said of rescale_factors, (1, 512, 1, 1), whose memory is the same in every layout
-        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-        yield
-    dist.destroy_process_group()  # not after an error: the others may be waiting, and torchrun ends them
-
-
-def n_processes():
-    """How many processes work together; 1 without torchrun."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def rank():
-    """The number of this process, from 0. Number 0 is the one that prints and writes."""
-    return dist.get_rank() if n_processes() > 1 else 0
-
-
-@contextlib.contextmanager
-def first_process_first():
-    """A context that process 0 of each machine goes through before the others: it downloads or draws what they then find."""
-    local_rank = int(os.environ["LOCAL_RANK"]) if n_processes() > 1 else 0
-    if local_rank > 0:
-        dist.barrier()
-    yield
-    if local_rank == 0 and n_processes() > 1:
-        dist.barrier()
-
-
-# ---------------------------------------------------------------------------------------------------- being asked to stop
-
-
-class InterruptedTrainingError(
-    BaseException
-):  # like KeyboardInterrupt: no `except Exception` should take it for its own
-    """The training was asked to stop, by Ctrl-C or SIGTERM; `number` is the signal's."""
-
-    def __init__(self, number):
-        super().__init__(signal.Signals(number).name)
-        self.number = number
-
-
-class Interruption:
-    """
-    A context in which Ctrl-C and SIGTERM raise InterruptedTrainingError; while it is held, they are only noted in `number`, so
-    that a step can be finished and saved. A second one ends the program at once, but not under torchrun, which sends several.
-    """
-
-    def __init__(self):
-        self.number, self.held, self.handlers = 0, False, {}
-
-    def __enter__(self):
-        if threading.current_thread() is threading.main_thread():  # Python allows it there only
-            self.handlers = {
-                number: signal.signal(number, self._note)
-                for number in (signal.SIGINT, signal.SIGTERM)
-            }
-        return self
-
-    def __exit__(self, *error):
-        for number, handler in self.handlers.items():
-            signal.signal(number, handler)
-
-    def _note(self, number, frame):
-        self.number = number
-        if n_processes() == 1:
-            self.__exit__()
-        if not self.held:
-            raise InterruptedTrainingError(number)
-
-    @contextlib.contextmanager
-    def hold(self, held=True):
-        """A context in which a signal is only noted, or with held=False again raises, also one that was noted before."""
-        before, self.held = self.held, held
-        if self.number and not held:
-            raise InterruptedTrainingError(self.number)
-        try:
-            yield
-        finally:
-            self.held = before

@@ -22,33 +22,29 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from checkpoints import (
-    WrongFileError,
-    load_base_weights,
-    load_checkpoint,
-    model_state,
-    newest_checkpoint,
-    save_checkpoint,
-)
-from create_data_lists import TOY_CLASSES, TOY_IMAGES, create_toy_data
+from checkpoints import load_checkpoint, model_state, newest_checkpoint, save_checkpoint
 from datasets import PascalVOCDataset, ShuffledBatches, create_loader, ordered_batches
 from detect import draw_sheet
+from downloads import DownloadError
 from eval import evaluate, print_average_precisions
-from model import (
-    SSD300,
+from model import SSD300, MultiBoxLoss
+from published_weights import load_base_weights
+from runtime import (
     InterruptedTrainingError,
     Interruption,
-    MultiBoxLoss,
-    UnavailableWeightsError,
     autocast,
     choose_device,
     choose_precision,
+    describe_error,
     first_process_first,
-    n_processes,
+    world_size(),
     process_group,
     rank,
+    read_command_line,
 )
-from utils import IMAGE_SIZE, describe_error, read_command_line
+from safe_loading import WrongFileError
+from toy_data import TOY_CLASSES, TOY_IMAGES, create_toy_data
+from utils import IMAGE_SIZE
 
 
 @dataclass
@@ -67,7 +63,7 @@ class Parameters:
     # The schedule of the authors' script for VOC 07+12 (paper, section 3.6). An iteration is a step on 32 images: with another
     # batch size there are as many more or fewer steps, so that the epochs stay: the rate falls in the 155th and 194th of 232.
     batch_size: int = 32  # images a step, of all GPUs together
-    images_at_once: int = 0  # most images in a GPU's memory: larger batches go in parts, with the same result; 0: all at once
+    micro_batch_size: int = 0  # most images in a GPU's memory: larger batches go in parts, with the same result; 0: all at once
     iterations: int = 120_000  # length of the training in steps of 32 images
     lr: float = 1e-3  # learning rate, for weights; biases have twice as much
     decay_at: tuple = (2 / 3, 5 / 6)  # parts of the training after which the rate falls to a tenth
@@ -110,7 +106,7 @@ TOY = {
 # What may differ between a checkpoint and the training that goes on from it: where things are and what computes.
 FREE_TO_DIFFER = {
     "data_folder", "output_folder", "checkpoint", "checkpoint_every", "pretrained", "base_weights", "workers", "device",
-    "precision", "compile", "images_at_once", "toy",
+    "precision", "compile", "micro_batch_size", "toy",
 }  # fmt: skip
 
 
@@ -202,7 +198,7 @@ def check_parameters(parameters):
         "grad_clip",
         "workers",
         "seed",
-        "images_at_once",
+        "micro_batch_size",
         "checkpoint_every",
     )
     for name in at_least_0:
@@ -339,7 +335,7 @@ def take_step(images, boxes, labels, training, step, stop):
     images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
     true_classes, true_locs = criterion.match(boxes, labels)
     n_positives = (true_classes > 0).sum()
-    if n_processes() > 1:
+    if world_size()() > 1:
         dist.all_reduce(n_positives)
 
     optimizer.zero_grad()
@@ -347,7 +343,7 @@ def take_step(images, boxes, labels, training, step, stop):
         3, dtype=torch.float64, device=device
     )  # confidence and localization loss, and whether to stop
     report[2].fill_(stop)
-    n_at_once = parameters.images_at_once or len(images)
+    n_at_once = parameters.micro_batch_size or len(images)
     for first in range(0, len(images), n_at_once):
         part = slice(first, first + n_at_once)
         is_last = part.stop >= len(images)
@@ -361,14 +357,14 @@ def take_step(images, boxes, labels, training, step, stop):
                 predicted_locs, predicted_scores, true_classes[part], true_locs[part], n_positives
             )
             # DistributedDataParallel takes the mean of the processes' gradients; that of the batch is their sum
-            scaler.scale(criterion.total(losses) * n_processes()).backward()
+            scaler.scale(criterion.total(losses) * world_size()()).backward()
         report[:2] += torch.stack([losses["confidence"], losses["localization"]]).detach()
     if parameters.grad_clip > 0:
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), parameters.grad_clip)
     scaler.step(optimizer)
     scaler.update()
-    if n_processes() > 1:
+    if world_size()() > 1:
         dist.all_reduce(report)
     return report[:2], report[2]
 
@@ -578,7 +574,7 @@ def create_training(model, parameters, fingerprints):
     device = model.priors_cxcy.device
     if parameters.compile:
         model.compile()
-    is_alone = n_processes() == 1
+    is_alone = world_size()() == 1
     network = (
         model
         if is_alone
@@ -715,7 +711,7 @@ def print_plan(train_set, test_set, progress, n_epochs, parameters, device):
     if n_epochs == progress.epoch:
         print("The training of this checkpoint is over: it is evaluated, and that is all.")
         return
-    where = f"{device} by {n_processes()} processes" if n_processes() > 1 else device
+    where = f"{device} by {world_size()()} processes" if world_size()() > 1 else device
     print(
         f"Training on {len(train_set)} images of {len(train_set.label_map) - 1} classes on {where}: "
         f"{n_steps(parameters) - progress.iteration} steps of {parameters.batch_size} images, up to the end of epoch {n_epochs}."
@@ -756,10 +752,10 @@ def train(parameters, given, interruption):
             progress.history, output_folder
         )  # which lacks its last line if a kill came between the two files
     batches = ShuffledBatches(
-        len(train_set), parameters.batch_size, parameters.seed, rank(), n_processes()
+        len(train_set), parameters.batch_size, parameters.seed, rank(), world_size()()
     )
     train_loader = create_loader(train_set, batches, parameters.workers, device)
-    test_batches = ordered_batches(len(test_set), parameters.batch_size, rank(), n_processes())
+    test_batches = ordered_batches(len(test_set), parameters.batch_size, rank(), world_size()())
     test_loader = create_loader(test_set, test_batches, parameters.workers, device)
     n_epochs = count_epochs(progress, len(train_set), parameters)
     print_plan(train_set, test_set, progress, n_epochs, parameters, device)
@@ -821,7 +817,7 @@ def main(parameters, given=None):
         try:
             return train(parameters, given, interruption)
         except InterruptedTrainingError as error:
-            launcher = "python" if n_processes() == 1 else "torchrun ..."
+            launcher = "python" if world_size()() == 1 else "torchrun ..."
             print(
                 f"Stopped by {error}. Go on with: {' '.join([launcher, 'train.py', *options])} --checkpoint auto"
             )
@@ -833,5 +829,5 @@ if __name__ == "__main__":
         main(*read_command_line(Parameters, __doc__))
     except InterruptedTrainingError as interrupted:
         sys.exit(128 + interrupted.number)  # as a shell reports a program that a signal ended
-    except (OSError, ValueError, NonFiniteLossError, UnavailableWeightsError) as error:
+    except (OSError, ValueError, NonFiniteLossError, DownloadError) as error:
         sys.exit(describe_error(error))

@@ -25,7 +25,7 @@ import style
 import train
 import trained_figures
 import training_figures
-from utils import describe_error, read_command_line
+from runtime import describe_error, read_command_line
 
 FOLDER = Path(__file__).resolve().parent
 MODULES = (

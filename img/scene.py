@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from create_data_lists import bounding_box, draw_object
+from toy_data import bounding_box, draw_object
 
 SIDE = 900  # pixels
 # Class, length of the longer side and place of the lower edge's middle, as fractions of the image's side; and the drawing's seed

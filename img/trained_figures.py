@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from checkpoints import load_model
-from create_data_lists import draw_toy_image
 from detect import Parameters, find_objects
 from style import (
     CLASS_COLOURS,
@@ -23,6 +22,7 @@ from style import (
     add_plot,
     short,
 )
+from toy_data import draw_toy_image
 from utils import find_jaccard_overlap
 
 SEED, N_SCENES = 1000, 20  # of the scenes; the training has another seed

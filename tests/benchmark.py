@@ -37,7 +37,6 @@ from PIL import Image
 import eval as evaluation
 from checkpoints import model_state, save_checkpoint
 from conftest import SHARED
-from create_data_lists import create_toy_data
 from datasets import PascalVOCDataset, ShuffledBatches, create_loader, keep_freed_memory
 from loops import (
     decode_and_resize,
@@ -46,8 +45,10 @@ from loops import (
     loop_mean_average_precision,
     torchvision_item,
 )
-from model import SSD300, MultiBoxLoss, autocast, choose_device, choose_precision
+from model import SSD300, MultiBoxLoss
 from real_results import voc2007_result
+from runtime import autocast, choose_device, choose_precision, describe_error, read_command_line
+from toy_data import create_toy_data
 from train import Parameters as TrainParameters
 from train import create_training, take_step
 from utils import (
@@ -55,10 +56,8 @@ from utils import (
     create_data_lists,
     cxcy_to_gcxgcy,
     cxcy_to_xy,
-    describe_error,
     find_jaccard_overlap,
     label_map,
-    read_command_line,
     xy_to_cxcy,
 )
 
@@ -723,13 +722,13 @@ def measure_start(bench):
 def measure_memory(bench):
     """The peak memory of a training step, each in a process of its own."""
     rows = []
-    for batch_size, images_at_once in [(4, 0)] if bench.quick else [(32, 0), (32, 8)]:
+    for batch_size, micro_batch_size in [(4, 0)] if bench.quick else [(32, 0), (32, 8)]:
         for precision in precisions(bench)[-1:] if bench.quick else precisions(bench):
-            arguments = [str(bench.device), str(batch_size), str(images_at_once), precision]
+            arguments = [str(bench.device), str(batch_size), str(micro_batch_size), precision]
             command = [sys.executable, __file__, "--measure-peak-of", *arguments]
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             before, peak = map(int, output.split())
-            parts = f", {images_at_once} at once" if images_at_once else ""
+            parts = f", {micro_batch_size} at once" if micro_batch_size else ""
             name = f"peak memory of a training step, {batch_size} images{parts}, {precision}"
             rows.append(
                 Row(
@@ -742,10 +741,12 @@ def measure_memory(bench):
     return rows
 
 
-def print_peak(device, batch_size, images_at_once, precision):
+def print_peak(device, batch_size, micro_batch_size, precision):
     """In a process of its own: print the memory in bytes that the program takes, and the most that it took in two steps."""
     bench = Bench(torch.device(device), True, Path())
-    step = our_step(bench, int(batch_size), precision=precision, images_at_once=int(images_at_once))
+    step = our_step(
+        bench, int(batch_size), precision=precision, micro_batch_size=int(micro_batch_size)
+    )
     before = peak_memory(bench.device)
     for _ in range(2):
         step()

@@ -11,9 +11,9 @@ from PIL import Image
 
 import model
 from checkpoints import model_state, save_checkpoint
-from create_data_lists import create_toy_data
 from model import FEATURE_MAPS, SSD300
 from thin import ThinBase
+from toy_data import create_toy_data
 from utils import transform
 
 SHARED = Path(os.environ.get("SSD_SHARED", Path(__file__).resolve().parents[2] / "shared"))

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from annotations import AnnotationError
 from datasets import MAX_PICTURE_SIDE, MAX_PIXELS, read_image
 from folders import CAR, annotation_xml
-from utils import AnnotationError, parse_annotation
+from utils import parse_annotation
 
 # Reads a file in a process of its own; prints the error, and how many bytes reading took at its height
 MEASURE = """

@@ -16,8 +16,9 @@ import detect as detect_script
 from checkpoints import load_checkpoint, load_model
 from conftest import network_input
 from convert_weights import Parameters, main
-from model import UnavailableWeightsError
-from utils import cxcy_to_xy, gcxgcy_to_cxcy, label_map, read_command_line
+from downloads import DownloadError
+from runtime import read_command_line
+from utils import cxcy_to_xy, gcxgcy_to_cxcy, label_map
 
 ROOT = Path(__file__).resolve().parents[1]
 CATEGORIES = SSD300_VGG16_Weights.COCO_V1.meta["categories"]
@@ -271,7 +272,7 @@ def test_a_failed_download_says_what_to_do(monkeypatch):
 
     monkeypatch.setattr(SSD300_VGG16_Weights, "get_state_dict", fail)
     with pytest.raises(
-        UnavailableWeightsError, match=r"\(no network\): fetch https.*coco.*\.pth .*--checkpoint"
+        DownloadError, match=r"\(no network\): fetch https.*coco.*\.pth .*--checkpoint"
     ):
         load_model("coco")
 

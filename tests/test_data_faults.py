@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader
 
 import create_data_lists
 import thin
-from create_data_lists import Parameters, create_toy_data, main
+from create_data_lists import Parameters, main
 from datasets import PascalVOCDataset, collate_fn
 from folders import CAR, annotation_xml, make_voc, read_lists
-from utils import describe_error
+from runtime import describe_error
+from toy_data import create_toy_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,16 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from annotations import AnnotationError, find_images, read_image_ids
 from create_data_lists import Parameters, main
 from folders import CAR, annotation_xml, make_voc, object_xml, read_lists
-from utils import (
-    AnnotationError,
-    create_data_lists,
-    find_images,
-    parse_annotation,
-    read_image_ids,
-    voc_labels,
-)
+from utils import create_data_lists, parse_annotation, voc_labels
 
 
 def read_summary(text):

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import checkpoints
-from checkpoints import load_base_weights, load_checkpoint, load_model
+from checkpoints import load_checkpoint, load_model
 from conftest import network_input, tutorial_priors
 from foreign import (
     amdegroot_order,
@@ -31,6 +31,7 @@ from foreign import (
     save_tutorial_checkpoint,
 )
 from model import SSD300
+from published_weights import load_base_weights
 from train import Parameters, create_model
 from utils import label_map
 

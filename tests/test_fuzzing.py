@@ -24,9 +24,10 @@ import pytest
 import torch
 from PIL import Image
 
+from annotations import MAX_COORDINATE, MIN_SIDE, AnnotationError
 from datasets import MAX_PICTURE_SIDE, MAX_PIXELS, PascalVOCDataset, read_image
 from folders import CAR, annotation_xml, object_xml
-from utils import MAX_COORDINATE, MIN_SIDE, AnnotationError, parse_annotation
+from utils import parse_annotation
 
 N_INPUTS = int(os.environ.get("SSD_FUZZ", "1000"))
 # A picture of MAX_PIXELS takes 360 MB as RGB; with transparency, 480 MB more; and what is read of it from the file

@@ -54,10 +54,10 @@ def test_the_loss_does_not_wait_for_the_gpu_and_is_that_of_a_processor(random):
         assert loss.item() == pytest.approx(expected[name].item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("images_at_once", [0, 2])
-def test_a_training_step_does_not_wait_for_the_gpu(images_at_once, random):
+@pytest.mark.parametrize("micro_batch_size", [0, 2])
+def test_a_training_step_does_not_wait_for_the_gpu(micro_batch_size, random):
     precision = "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    training = training_on_gpu(precision=precision, images_at_once=images_at_once)
+    training = training_on_gpu(precision=precision, micro_batch_size=micro_batch_size)
     boxes, labels = random_objects([2, 0, 5, 1], random, "cpu")
     images = torch.randn(4, 3, 300, 300, generator=random).pin_memory()
     take_step(images, boxes, labels, training, 0, 0)  # what the first step sets up may wait

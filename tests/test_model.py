@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from conftest import tutorial_priors
-from model import FEATURE_MAPS, SSD300, PredictionConvolutions, UnavailableWeightsError, VGGBase
+from downloads import DownloadError
+from model import FEATURE_MAPS, SSD300, PredictionConvolutions, VGGBase
 from utils import cxcy_to_xy, decimate
 
 SIDES = (38, 19, 10, 5, 3, 1)
@@ -564,7 +565,7 @@ def test_the_file_is_found_through_torch_home(
 def test_without_network_and_file_the_error_names_both_remedies(tmp_path, hub_folder, no_network):
     hub_folder(tmp_path)
     base = VGGBase()
-    with pytest.raises(UnavailableWeightsError) as error:
+    with pytest.raises(DownloadError) as error:
         base.load_pretrained_layers()
     url = "https://download.pytorch.org/models/vgg16-397923af.pth"
     assert no_network == [url]
@@ -591,7 +592,7 @@ def test_the_file_of_weights_can_not_run_code(tmp_path, hub_folder, no_network):
     (tmp_path / "checkpoints").mkdir()
     torch.save({"features.0.weight": Trap()}, tmp_path / "checkpoints" / "vgg16-397923af.pth")
     base = VGGBase()
-    with pytest.raises(UnavailableWeightsError, match=r"(?i)weights[ _]only.*--no-pretrained"):
+    with pytest.raises(DownloadError, match=r"(?i)weights[ _]only.*--no-pretrained"):
         base.load_pretrained_layers()
 
 
@@ -599,7 +600,7 @@ def test_a_damaged_file_of_weights_is_named(tmp_path, hub_folder, no_network):
     hub_folder(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "vgg16-397923af.pth").write_bytes(b"half of a file")
-    with pytest.raises(UnavailableWeightsError, match=f"{re.escape(str(tmp_path))}/checkpoints"):
+    with pytest.raises(DownloadError, match=f"{re.escape(str(tmp_path))}/checkpoints"):
         VGGBase().load_pretrained_layers()
 
 

@@ -23,7 +23,8 @@ from draw_figures import all_figures
 from folders import CAR, annotation_xml, make_voc
 from model import SSD300
 from pages import ROOT, Page, read_page
-from utils import IMAGE_SIZE, read_command_line
+from runtime import read_command_line
+from utils import IMAGE_SIZE
 
 PAGES = ("README.md", "README.ko.md")
 README = read_page("README.md")

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 
 import detect
 import facts
+from annotations import read_image_ids
 from conftest import shared_path
-from create_data_lists import ARCHIVES, describe_archive
+from downloads import ARCHIVES, describe_archive
 from examples import AP_DETECTIONS, AP_OBJECTS, NMS_CANDIDATES
 from facts import EVALUATION, PARAMETERS, layer, short, side
 from folders import annotation_xml
@@ -25,7 +26,6 @@ from utils import (
     find_jaccard_overlap,
     label_map,
     parse_annotation,
-    read_image_ids,
     voc_labels,
 )
 from watched import WATCHED

@@ -17,8 +17,9 @@ import torch
 import checkpoints
 import model
 import train
-from checkpoints import WrongFileError, load_checkpoint, newest_checkpoint, save_checkpoint
-from model import InterruptedTrainingError
+from checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
+from runtime import InterruptedTrainingError
+from safe_loading import WrongFileError
 from train import Parameters, main
 
 pytestmark = pytest.mark.usefixtures(

@@ -17,11 +17,12 @@ from torch import nn
 
 import model
 import train
+from annotations import MIN_SIDE
 from checkpoints import load_checkpoint, load_model
 from datasets import MAX_PICTURE_SIDE, PascalVOCDataset
 from folders import annotation_xml
 from model import SSD300, MultiBoxLoss
-from utils import MIN_SIDE, parse_annotation
+from utils import parse_annotation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,16 +7,11 @@ import pytest
 from PIL import Image
 
 import create_data_lists as script
-from create_data_lists import (
-    TOY_DRAWINGS,
-    TOY_LABELS,
-    Parameters,
-    create_toy_data,
-    draw_toy_image,
-    main,
-)
+from annotations import read_image_ids
+from create_data_lists import Parameters, main
 from folders import CAR, annotation_xml, make_voc, read_lists
-from utils import parse_annotation, read_image_ids, voc_labels
+from toy_data import TOY_DRAWINGS, TOY_LABELS, create_toy_data, draw_toy_image
+from utils import parse_annotation, voc_labels
 
 
 @pytest.fixture(scope="module")

@@ -183,12 +183,14 @@ def test_gradient_clipping_bounds_the_step(toy_folder, tmp_path):
     assert distance(weights_after(0.0)) > 1e-3
 
 
-@pytest.mark.parametrize("images_at_once", [1, 2, 4])
-def test_a_batch_in_parts_gives_the_same_result_as_a_whole(toy_folder, tmp_path, images_at_once):
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
+def test_a_batch_in_parts_gives_the_same_result_as_a_whole(toy_folder, tmp_path, micro_batch_size):
     """As many as five of six images, in parts of unequal size, and images with unequal numbers of positive priors."""
     changes = {"iterations": 5 * 4 / 32, "batch_size": 5, "grad_clip": 5.0, "lr": 1e-4}
     whole = main(small(toy_folder, tmp_path / "whole", **changes))
-    parts = main(small(toy_folder, tmp_path / "parts", images_at_once=images_at_once, **changes))
+    parts = main(
+        small(toy_folder, tmp_path / "parts", micro_batch_size=micro_batch_size, **changes)
+    )
     for our, their in zip(parts, whole, strict=True):
         for name in set(their) - {"images_per_second"}:
             assert our[name] == pytest.approx(their[name], rel=1e-4, abs=1e-6), name
@@ -208,7 +210,7 @@ def test_no_part_is_larger_than_asked_for(toy_folder, tmp_path, monkeypatch, val
         return forward(self, images)
 
     monkeypatch.setattr(SSD300, "forward", seen)
-    main(small(toy_folder, tmp_path, iterations=2 * 5 / 32, batch_size=5, images_at_once=2))
+    main(small(toy_folder, tmp_path, iterations=2 * 5 / 32, batch_size=5, micro_batch_size=2))
     assert sizes == [2, 2, 1, 1]  # a batch of five, one of one
 
 

@@ -18,12 +18,12 @@ from oracles import (
 )
 from utils import (
     FILLER,
-    cut_out,
+    crop_and_resize,
     photometric_distort,
     random_crop,
     scale_saturation,
+    shift_hue,
     transform,
-    turn_hue,
     zoom_out,
 )
 
@@ -217,7 +217,9 @@ def test_half_are_zoomed_out_and_half_are_flipped_independently(monkeypatch):
     monkeypatch.setattr(
         utils, "zoom_out", lambda width, height, rng: zoomed.append(True) or (0, 0, width, height)
     )
-    monkeypatch.setattr(utils, "cut_out", lambda image, window, rng: torch.zeros(3, 300, 300))
+    monkeypatch.setattr(
+        utils, "crop_and_resize", lambda image, window, rng: torch.zeros(3, 300, 300)
+    )
     image, arguments = Image.new("RGB", (8, 8)), as_arguments([[0, 0, 2, 8]])
     n, counts = 3000, np.zeros((2, 2))
     rng = np.random.default_rng(0)
@@ -500,7 +502,7 @@ def test_cut_out_agrees_with_drawing_the_canvas_cropping_and_resizing_step_by_st
         )
         x_max = int(rng.integers(max(x_min, 0) + 20, 3 * width))
         y_max = int(rng.integers(max(y_min, 0) + 20, 3 * height))
-        fast = cut_out(image, (x_min, y_min, x_max, y_max)).permute(1, 2, 0).numpy()
+        fast = crop_and_resize(image, (x_min, y_min, x_max, y_max)).permute(1, 2, 0).numpy()
         slow = np.array(slow_cut_out(image, (x_min, y_min, x_max, y_max))).astype(int)
         assert fast.shape == (300, 300, 3)
         near_edge = np.zeros(
@@ -526,7 +528,7 @@ def test_cut_out_shows_what_is_at_each_place_and_fills_the_rest():
         image, level = smooth_image(width, height)
         low = rng.uniform(-0.5, 0.5, 2) * (width, height)
         high = low + rng.uniform(0.3, 3, 2) * (width, height)
-        pixels = cut_out(image, (*low, *high)).permute(1, 2, 0).numpy()
+        pixels = crop_and_resize(image, (*low, *high)).permute(1, 2, 0).numpy()
         y, x = np.mgrid[:300, :300] + 0.5
         x, y = low[0] + x * (high[0] - low[0]) / 300, low[1] + y * (high[1] - low[1]) / 300
         from_edge = np.minimum(
@@ -540,7 +542,7 @@ def test_cut_out_shows_what_is_at_each_place_and_fills_the_rest():
 
 def test_a_part_of_a_single_pixel_is_read_like_any_other():
     image = Image.new("RGB", (300, 300), COLOURS[0])
-    pixels = cut_out(image, (299, 299, 599, 599))
+    pixels = crop_and_resize(image, (299, 299, 599, 599))
     assert pixels[:, 0, 0].tolist() == list(COLOURS[0])
     assert (pixels[:, 1:, 1:] == torch.tensor(FILLER).view(3, 1, 1)).all()
 
@@ -548,7 +550,7 @@ def test_a_part_of_a_single_pixel_is_read_like_any_other():
 def test_a_window_beside_the_image_is_all_filling():
     image = Image.new("RGB", (50, 40), COLOURS[0])
     for window in ((60, 0, 100, 40), (-40, -40, 0, 0), (0, 41.5, 30, 80)):
-        assert (cut_out(image, window) == torch.tensor(FILLER).view(3, 1, 1)).all()
+        assert (crop_and_resize(image, window) == torch.tensor(FILLER).view(3, 1, 1)).all()
 
 
 def test_filling_is_the_imagenet_mean_and_is_not_distorted(monkeypatch):
@@ -708,4 +710,4 @@ def test_saturation_agrees_with_the_way_to_hsv_and_back(factor):
 def test_hue_agrees_with_the_way_to_hsv_and_back(turn):
     pixels = colours_to_try()
     expected = [slow_turn_hue(colour, turn) for colour in pixels.squeeze(1).T.tolist()]
-    assert torch.allclose(turn_hue(pixels, turn).squeeze(1).T, torch.tensor(expected), atol=1e-3)
+    assert torch.allclose(shift_hue(pixels, turn).squeeze(1).T, torch.tensor(expected), atol=1e-3)

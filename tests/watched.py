@@ -11,7 +11,6 @@ from collections import Counter
 import torch
 
 import facts
-from create_data_lists import TOY_CLASSES, TOY_IMAGES, TOY_TEST_IMAGES
 from examples import (
     AP_DETECTIONS,
     AP_OBJECTS,
@@ -40,6 +39,7 @@ from facts import (
     word,
 )
 from model import FEATURE_MAPS, MAX_CANDIDATES_PER_CLASS
+from toy_data import TOY_CLASSES, TOY_IMAGES, TOY_TEST_IMAGES
 from train import Parameters, n_steps
 from utils import (
     BRIGHTNESS,
