@@ -327,15 +327,15 @@ class ShuffledBatches(Sampler):
     train together each has its share of every batch; together they see every image exactly once an epoch.
     """
 
-    def __init__(self, n_images, batch_size, seed, rank=0, world_size()=1):
+    def __init__(self, n_images, batch_size, seed, rank=0, world_size=1):
         """
         :param n_images: number of images
         :param batch_size: images of a batch, of all processes together; an epoch's last batch may have fewer
         :param seed: for the order
-        :param rank, world_size(): which share of each batch this process has, and of how many; it may be empty
+        :param rank, world_size: which share of each batch this process has, and of how many; it may be empty
         """
         self.n_images, self.batch_size, self.seed = n_images, batch_size, seed
-        self.rank, self.world_size() = rank, world_size()
+        self.rank, self.world_size = rank, world_size
         self.set_epoch(0)
 
     def set_epoch(self, epoch, n_done=0):
@@ -354,20 +354,20 @@ class ShuffledBatches(Sampler):
         return len(range(self.n_done, self.n_images, self.batch_size))
 
     def __iter__(self):
-        return iter([batch[self.rank :: self.world_size()] for batch in self.batches()])
+        return iter([batch[self.rank :: self.world_size] for batch in self.batches()])
 
 
-def ordered_batches(n_images, batch_size, rank=0, world_size()=1):
+def ordered_batches(n_images, batch_size, rank=0, world_size=1):
     """
     The batches of an evaluation, in order: those that this process evaluates, every n-th.
 
-    :param n_images, batch_size, rank, world_size(): see ShuffledBatches
+    :param n_images, batch_size, rank, world_size: see ShuffledBatches
     :return: list of ranges of indices
     """
     batches = [
         range(first, min(first + batch_size, n_images)) for first in range(0, n_images, batch_size)
     ]
-    return batches[rank::world_size()]
+    return batches[rank::world_size]
 
 
 def start_worker(worker):

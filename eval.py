@@ -17,10 +17,10 @@ from runtime import (
     autocast,
     choose_device,
     describe_error,
-    world_size(),
     process_group,
     rank,
     read_command_line,
+    world_size,
 )
 from utils import calculate_mAP
 
@@ -126,9 +126,9 @@ def gather_results(results):
     :param results: list with the results of this process, one for each of its batches
     :return: list with those of all batches; the same for every process
     """
-    if world_size()() == 1:
+    if world_size() == 1:
         return results
-    shares = [None] * world_size()()
+    shares = [None] * world_size()
     dist.all_gather_object(shares, results)
     return [result for batches in zip_longest(*shares) for result in batches if result is not None]
 
@@ -162,7 +162,7 @@ def main(parameters):
             f"{parameters.checkpoint} was trained on the classes {list(model.label_map)}, but {parameters.data_folder} has "
             f"{list(dataset.label_map)}: evaluate it on the data it was trained for (--data-folder)"
         )
-    batches = ordered_batches(len(dataset), parameters.batch_size, rank(), world_size()())
+    batches = ordered_batches(len(dataset), parameters.batch_size, rank(), world_size())
     loader = create_loader(dataset, batches, parameters.workers, device)
     evaluation = evaluate(
         loader, model, None, parameters.min_score, parameters.max_overlap, parameters.top_k, parameters.metric,

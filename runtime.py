@@ -84,7 +84,7 @@ def choose_device(name):
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if (
-        name == "cuda" and world_size()() > 1
+        name == "cuda" and world_size() > 1
     ):  # torchrun says which of the machine's GPUs is this process's
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
@@ -158,24 +158,24 @@ def process_group():
     dist.destroy_process_group()  # not after an error: the others may be waiting, and torchrun ends them
 
 
-def world_size()():
+def world_size():
     """How many processes work together; 1 without torchrun."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank():
     """The number of this process, from 0. Number 0 is the one that prints and writes."""
-    return dist.get_rank() if world_size()() > 1 else 0
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 @contextlib.contextmanager
 def first_process_first():
     """A context that process 0 of each machine goes through before the others: it downloads or draws what they then find."""
-    local_rank = int(os.environ["LOCAL_RANK"]) if world_size()() > 1 else 0
+    local_rank = int(os.environ["LOCAL_RANK"]) if world_size() > 1 else 0
     if local_rank > 0:
         dist.barrier()
     yield
-    if local_rank == 0 and world_size()() > 1:
+    if local_rank == 0 and world_size() > 1:
         dist.barrier()
 
 
@@ -215,7 +215,7 @@ class Interruption:
 
     def _note(self, number, frame):
         self.number = number
-        if world_size()() == 1:
+        if world_size() == 1:
             self.__exit__()
         if not self.held:
             raise InterruptedTrainingError(number)

@@ -37,10 +37,10 @@ from runtime import (
     choose_precision,
     describe_error,
     first_process_first,
-    world_size(),
     process_group,
     rank,
     read_command_line,
+    world_size,
 )
 from safe_loading import WrongFileError
 from toy_data import TOY_CLASSES, TOY_IMAGES, create_toy_data
@@ -335,7 +335,7 @@ def take_step(images, boxes, labels, training, step, stop):
     images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
     true_classes, true_locs = criterion.match(boxes, labels)
     n_positives = (true_classes > 0).sum()
-    if world_size()() > 1:
+    if world_size() > 1:
         dist.all_reduce(n_positives)
 
     optimizer.zero_grad()
@@ -357,14 +357,14 @@ def take_step(images, boxes, labels, training, step, stop):
                 predicted_locs, predicted_scores, true_classes[part], true_locs[part], n_positives
             )
             # DistributedDataParallel takes the mean of the processes' gradients; that of the batch is their sum
-            scaler.scale(criterion.total(losses) * world_size()()).backward()
+            scaler.scale(criterion.total(losses) * world_size()).backward()
         report[:2] += torch.stack([losses["confidence"], losses["localization"]]).detach()
     if parameters.grad_clip > 0:
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), parameters.grad_clip)
     scaler.step(optimizer)
     scaler.update()
-    if world_size()() > 1:
+    if world_size() > 1:
         dist.all_reduce(report)
     return report[:2], report[2]
 
@@ -574,7 +574,7 @@ def create_training(model, parameters, fingerprints):
     device = model.priors_cxcy.device
     if parameters.compile:
         model.compile()
-    is_alone = world_size()() == 1
+    is_alone = world_size() == 1
     network = (
         model
         if is_alone
@@ -711,7 +711,7 @@ def print_plan(train_set, test_set, progress, n_epochs, parameters, device):
     if n_epochs == progress.epoch:
         print("The training of this checkpoint is over: it is evaluated, and that is all.")
         return
-    where = f"{device} by {world_size()()} processes" if world_size()() > 1 else device
+    where = f"{device} by {world_size()} processes" if world_size() > 1 else device
     print(
         f"Training on {len(train_set)} images of {len(train_set.label_map) - 1} classes on {where}: "
         f"{n_steps(parameters) - progress.iteration} steps of {parameters.batch_size} images, up to the end of epoch {n_epochs}."
@@ -752,10 +752,10 @@ def train(parameters, given, interruption):
             progress.history, output_folder
         )  # which lacks its last line if a kill came between the two files
     batches = ShuffledBatches(
-        len(train_set), parameters.batch_size, parameters.seed, rank(), world_size()()
+        len(train_set), parameters.batch_size, parameters.seed, rank(), world_size()
     )
     train_loader = create_loader(train_set, batches, parameters.workers, device)
-    test_batches = ordered_batches(len(test_set), parameters.batch_size, rank(), world_size()())
+    test_batches = ordered_batches(len(test_set), parameters.batch_size, rank(), world_size())
     test_loader = create_loader(test_set, test_batches, parameters.workers, device)
     n_epochs = count_epochs(progress, len(train_set), parameters)
     print_plan(train_set, test_set, progress, n_epochs, parameters, device)
@@ -817,7 +817,7 @@ def main(parameters, given=None):
         try:
             return train(parameters, given, interruption)
         except InterruptedTrainingError as error:
-            launcher = "python" if world_size()() == 1 else "torchrun ..."
+            launcher = "python" if world_size() == 1 else "torchrun ..."
             print(
                 f"Stopped by {error}. Go on with: {' '.join([launcher, 'train.py', *options])} --checkpoint auto"
             )

@@ -614,14 +614,14 @@ def test_an_epoch_goes_on_where_it_stopped():
     assert list(chain(*larger)) == list(chain(*whole[1:]))
 
 
-@pytest.mark.parametrize("world_size()", [2, 3, 5])
-def test_processes_share_each_batch_and_see_every_image_once(world_size()):
+@pytest.mark.parametrize("world_size", [2, 3, 5])
+def test_processes_share_each_batch_and_see_every_image_once(world_size):
     whole = list(ShuffledBatches(22, 4, seed=3))
-    shares = [list(ShuffledBatches(22, 4, 3, rank, world_size())) for rank in range(world_size())]
+    shares = [list(ShuffledBatches(22, 4, 3, rank, world_size)) for rank in range(world_size)]
     assert {len(share) for share in shares} == {6}
     for number, batch in enumerate(whole):
         assert sorted(chain(*(share[number] for share in shares))) == sorted(batch)
-    evaluated = [ordered_batches(22, 4, rank, world_size()) for rank in range(world_size())]
+    evaluated = [ordered_batches(22, 4, rank, world_size) for rank in range(world_size)]
     assert sorted(i for share in evaluated for batch in share for i in batch) == list(range(22))
     assert [list(batch) for batch in ordered_batches(6, 4)] == [[0, 1, 2, 3], [4, 5]]
 

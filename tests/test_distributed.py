@@ -25,11 +25,11 @@ def data_folder(tmp_path_factory):
     return folder
 
 
-def arguments(world_size(), script, *options):
-    """The command line of a script by torchrun, or without it if world_size() is None."""
+def arguments(world_size, script, *options):
+    """The command line of a script by torchrun, or without it if world_size is None."""
     torchrun = (
-        ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world_size()}"]
-        if world_size()
+        ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={world_size}"]
+        if world_size
         else []
     )
     return [
@@ -45,10 +45,10 @@ def arguments(world_size(), script, *options):
     ]
 
 
-def run(world_size(), script, *options, check=True, **environment):
+def run(world_size, script, *options, check=True, **environment):
     """Run a script to its end."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    command = arguments(world_size(), script, *options)
+    command = arguments(world_size, script, *options)
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     if check:
         assert result.returncode == 0, result.stdout + result.stderr
@@ -67,16 +67,16 @@ def training_options(data_folder, output_folder):
     ]
 
 
-def train(world_size(), data_folder, output_folder, *options, **settings):
+def train(world_size, data_folder, output_folder, *options, **settings):
     return run(
-        world_size(), "train.py", *training_options(data_folder, output_folder), *options, **settings
+        world_size, "train.py", *training_options(data_folder, output_folder), *options, **settings
     )
 
 
-def start(world_size(), data_folder, output_folder, *options, **settings):
+def start(world_size, data_folder, output_folder, *options, **settings):
     """The same as a process that runs on."""
     command = arguments(
-        world_size(), "train.py", *training_options(data_folder, output_folder), *options
+        world_size, "train.py", *training_options(data_folder, output_folder), *options
     )
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **settings)
 
@@ -100,9 +100,9 @@ def alone(data_folder, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("world_size()", [2, 3])
-def test_processes_together_follow_a_single_one(data_folder, alone, tmp_path, world_size()):
-    result = train(world_size(), data_folder, tmp_path)
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_processes_together_follow_a_single_one(data_folder, alone, tmp_path, world_size):
+    result = train(world_size, data_folder, tmp_path)
     together, single = read_history(tmp_path), read_history(alone)
     assert together[-1]["iteration"] == 24
     assert_close_histories(together, single)
@@ -116,7 +116,7 @@ def test_processes_together_follow_a_single_one(data_folder, alone, tmp_path, wo
         torch.testing.assert_close(ours[name], weights, rtol=1e-3, atol=1e-5)
     assert result.stdout.count("epoch 1: loss") == 1  # one process speaks for all
     assert result.stdout.count("mAP (11-point)") == 1
-    assert f"by {world_size()} processes" in result.stdout
+    assert f"by {world_size} processes" in result.stdout
 
 
 @pytest.mark.slow
@@ -169,5 +169,5 @@ def test_an_evaluation_is_shared_out_and_gathered_exactly(data_folder, alone):
     )
     single = run(None, "eval.py", *options).stdout
     assert "mAP (11-point)" in single
-    for world_size() in (2, 4):  # three batches: one of four processes has none
-        assert run(world_size(), "eval.py", *options).stdout == single
+    for world_size in (2, 4):  # three batches: one of four processes has none
+        assert run(world_size, "eval.py", *options).stdout == single
