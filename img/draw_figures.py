@@ -1,5 +1,5 @@
 """
-Redraw every figure of the README.
+Draw every figure of the README again.
 
     python img/draw_figures.py                              all of them
     python img/draw_figures.py --only offsets.png vgg16.png
@@ -7,13 +7,14 @@ Redraw every figure of the README.
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1])
-)  # the functions taught are in the files of the folder above
+# The figures are computed by the functions of the folder above
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import box_figures
+import code_figures
 import data_figures
 import detection_figures
 import fc_figures
@@ -25,49 +26,74 @@ import style
 import train
 import trained_figures
 import training_figures
-from runtime import describe_error, read_command_line
+from runtime import read_command_line, readable_errors
 
 FOLDER = Path(__file__).resolve().parent
 MODULES = (
-    box_figures, network_figures, fc_figures, kernel_figures, prior_figures, prediction_figures, training_figures,
-    detection_figures, data_figures, trained_figures,
-)  # fmt: skip
+    box_figures,
+    network_figures,
+    fc_figures,
+    kernel_figures,
+    prior_figures,
+    prediction_figures,
+    training_figures,
+    detection_figures,
+    data_figures,
+    code_figures,
+    trained_figures,
+)
 
 
 @dataclass
 class Parameters:
     """What can be set, here or on the command line."""
 
-    only: tuple = ()  # names of figures to draw; none: all of them
-    checkpoint: str = "toy/checkpoint_ssd300.pth.tar"  # the detector whose detections are shown: train.py --toy makes it
-    output_folder: str = str(FOLDER)  # where the figures go
+    only: tuple = ()  # names of the figures to draw; none: all of them
+    checkpoint: str = "toy/checkpoint_ssd300.pth.tar"  # shows its detections; see train.py --toy
+    output_folder: str = str(FOLDER)  # where the figures are written
 
 
 def all_figures():
-    """Every figure: {file name: function without arguments}, and {file name: function of a checkpoint's path}."""
-    figures, trained = {}, {}
+    """
+    Every figure by its file name.
+
+    :return: {name: function without arguments}, and {name: function of a checkpoint's path}
+    """
+    figures = {}
+    of_checkpoint = {}
     for module in MODULES:
         figures |= module.FIGURES
-        trained |= getattr(module, "TRAINED_FIGURES", {})
-    return figures, trained
+        of_checkpoint |= getattr(module, "TRAINED_FIGURES", {})
+    return figures, of_checkpoint
 
 
 def find_checkpoint(path):
     """
-    Train the toy set if its detector is wanted and not there.
+    Check that a trained detector and its history are there. If the toy data's detector is missing,
+    train it.
 
-    :raises FileNotFoundError: another checkpoint is wanted, and not there
+    :raises FileNotFoundError: a checkpoint other than the toy data's is missing
     """
-    if all(file.is_file() for file in (Path(path), Path(path).with_name("history.jsonl"))):
+    history = Path(path).with_name("history.jsonl")
+    if Path(path).is_file() and history.is_file():
         return
     if path != Parameters.checkpoint:
         raise FileNotFoundError(
-            f"{path}: not there, or no history.jsonl beside it: make both with train.py --toy, or use --only"
+            f"{path}: this checkpoint does not exist, or there is no history.jsonl beside it. "
+            "Create both with train.py --toy, or choose other figures with --only."
         )
-    print(
-        f"{path} or its history.jsonl is not there: the toy set is trained first, which takes some time."
-    )
+    print(f"{path} or its history.jsonl is missing: training on the toy data first, for a while.")
     train.main(train.Parameters(toy=True))
+
+
+def check_names(names, known):
+    """:raises ValueError: there is no figure of one of these names"""
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise ValueError(
+            f"--only: there is no figure called {', '.join(unknown)}; "
+            f"expected some of {', '.join(known)}"
+        )
 
 
 def main(parameters):
@@ -77,25 +103,21 @@ def main(parameters):
     :raises ValueError: there is no such figure
     :raises FileNotFoundError: there is no such checkpoint
     """
-    figures, trained = all_figures()
-    unknown = set(parameters.only) - set(figures) - set(trained)
-    if unknown:
-        raise ValueError(
-            f"--only: no figure is called {', '.join(sorted(unknown))}: there are {', '.join(figures | trained)}"
-        )
-    wanted = parameters.only or (*figures, *trained)
-    if any(name in trained for name in wanted):
+    figures, of_checkpoint = all_figures()
+    check_names(parameters.only, [*figures, *of_checkpoint])
+    wanted = parameters.only or (*figures, *of_checkpoint)
+    if any(name in of_checkpoint for name in wanted):
         find_checkpoint(parameters.checkpoint)
+    for name, draw in of_checkpoint.items():
+        figures[name] = partial(draw, parameters.checkpoint)
     output_folder = Path(parameters.output_folder)
     output_folder.mkdir(parents=True, exist_ok=True)
     for name in wanted:
-        drawn = figures[name]() if name in figures else trained[name](parameters.checkpoint)
-        style.save(drawn, output_folder / name)
-        print(f"{output_folder / name}: {(output_folder / name).stat().st_size // 1000} kB")
+        path = output_folder / name
+        style.save(figures[name](), path)
+        print(f"{path}: {path.stat().st_size // 1000} kB")
 
 
 if __name__ == "__main__":
-    try:
-        main(read_command_line(Parameters, "Redraw the figures of the README.")[0])
-    except (OSError, ValueError) as error:
-        sys.exit(describe_error(error))
+    with readable_errors():
+        main(read_command_line(Parameters, __doc__)[0])

@@ -1,7 +1,10 @@
-"""The worked examples of the README as plain data: its text, its figures and the tests take the numbers from here."""
+"""
+The worked examples of the README as plain data. Its text, its figures and the tests take their
+numbers from here.
+"""
 
-# A fully connected layer as a convolution: an image of 3 channels with 2 x 2 pixels each, and a layer with two outputs. Both are
-# flattened channel by channel and row by row, as PyTorch does.
+# A fully connected layer as a convolution: an image with 3 channels of 2 x 2 pixels, and a layer
+# with two outputs. Both are flattened channel by channel and row by row, as PyTorch does it.
 FC_IMAGE = [  # (3, 2, 2)
     [[1, 2], [0, 3]],
     [[2, 0], [1, 1]],
@@ -13,25 +16,27 @@ FC_WEIGHTS = [  # (2, 12), one row for each output
 ]
 FC_BIASES = [4, 5]  # (2)
 
-# Jaccard overlap: two squares, the second one moved by a quarter of the side in both directions. Pixels of a 300 x 300 image, xy
+# Jaccard overlap: two squares, the second one moved by a quarter of its side in both directions;
+# xy, pixels of a 300 x 300 image
 JACCARD_BOXES = ([30, 40, 190, 200], [70, 80, 230, 240])
 
-# Offsets: the scene's person, fractional cxcy, and the prior that overlaps it most: map, row and column of the tile, and number
-# of the prior on it, counted from 0 (5 is the one with aspect ratio 1:3)
+# Offsets: the scene's person, fractional cxcy, and the prior that overlaps it most: feature map,
+# row and column of the tile, and number of the prior on the tile (from 0; 5 has the ratio 1:3)
 OFFSETS_BOX = [0.69, 0.56, 0.31, 0.78]
 OFFSETS_PRIOR = ("conv9_2", 2, 3, 5)
 
-# The channels of conv9_2's predictions opened up: for the tile (row, column), and for these classes
+# The channels of conv9_2's predictions: for this tile (row, column) and these classes
 CHANNELS_TILE = 2, 3
 CHANNELS_CLASSES = ("backgr.", "cat", "car")
 
-# Matching: three objects and seven priors, pixels of a 300 x 300 image; as if there were no other priors. The cat and the plant
-# behind it compete for the first prior, and no prior overlaps the car by half.
-MATCHING_OBJECTS = [
+# Matching: three objects and seven priors, in pixels of a 300 x 300 image, as if there were no more
+# priors. The cat and the plant behind it compete for the first prior, and no prior overlaps the car
+# by half.
+MATCHING_OBJECTS = [  # xy
     ("cat", [50, 90, 160, 220]),
     ("pottedplant", [90, 70, 195, 210]),
     ("car", [200, 235, 290, 280]),
-]  # xy
+]
 MATCHING_PRIORS = [  # cxcy
     [116, 145, 120, 120],
     [180, 153, 120, 120],
@@ -43,29 +48,18 @@ MATCHING_PRIORS = [  # cxcy
 ]
 MATCHING_THRESHOLD = 0.5
 
-# Hard negatives: an image with two positive priors and fourteen negative ones (instead of 8730), and one class. What the network
-# gives as the probability of the true class: the object's for the positive ones, the background's for the others
+# Hard negatives: an image with two positive priors and fourteen negative ones (instead of 8730).
+# These are the probabilities that the network gives the true class: the object's class for the
+# positive priors, the background for the negative ones.
 MINING_POSITIVES = [0.55, 0.30]
 MINING_NEGATIVES = [
-    0.99,
-    0.90,
-    0.15,
-    0.97,
-    0.70,
-    0.995,
-    0.35,
-    0.95,
-    0.08,
-    0.985,
-    0.50,
-    0.80,
-    0.25,
-    0.99,
-]
+    0.99, 0.90, 0.15, 0.97, 0.70, 0.995, 0.35,
+    0.95, 0.08, 0.985, 0.50, 0.80, 0.25, 0.99,
+]  # fmt: skip
 MINING_RATIO = 3
 
-# Non-maximum suppression: two cats and a plant, and what a network might answer: (class, score, box), pixels of a 300 x 300
-# image, xy. Overlaps are compared with max_overlap.
+# Non-maximum suppression: two cats and a plant, and what a network might predict: (class, score,
+# box), xy in pixels of a 300 x 300 image
 NMS_OBJECTS = [
     ("pottedplant", [138, 62, 240, 200]),
     ("cat", [42, 121, 133, 231]),
@@ -82,8 +76,8 @@ NMS_CANDIDATES = [
 ]
 NMS_MAX_OVERLAP = 0.45
 
-# Average precision of the class cat on three images of 300 x 300 pixels: objects (image, box xy, difficult) and detections
-# (score, image, box xy), best score first
+# Average precision of the class cat on three images of 300 x 300 pixels: objects (image, box xy,
+# difficult) and detections (score, image, box xy), the best score first
 AP_OBJECTS = [
     (0, [30, 110, 140, 240], 0),
     (0, [180, 150, 275, 262], 0),
@@ -102,8 +96,8 @@ AP_DETECTIONS = [
     (0.31, 2, [10, 200, 80, 280]),
 ]
 
-# Augmentations of the scene: what transform() is told to do, and the seed of what is left to chance. `crop` is the number of the
-# minimum overlap in utils.MIN_CROP_OVERLAPS
+# Augmentations of the scene: what transform() is told to do, and the seed for what is left to
+# chance. `crop` is the index of the minimum overlap in utils.MIN_CROP_OVERLAPS.
 AUGMENTATIONS = {
     "zoom_out": [{"seed": 1, "zoom": True}, {"seed": 2, "zoom": True}, {"seed": 3, "zoom": True}],
     "random_crop": [{"seed": 2, "crop": 1}, {"seed": 4, "crop": 3}, {"seed": 3, "crop": 4}],
@@ -116,7 +110,7 @@ AUGMENTATIONS = {
 }
 ONE_RESAMPLE = {"seed": 20, "zoom": True, "crop": 1}
 
-# A batch of three images with different numbers of objects: (class, box fractional xy) each
+# A batch of three images with different numbers of objects: (class, box) each, fractional xy
 BATCH_SCENES = [
     [
         ("car", [0.1, 0.42, 0.62, 0.68]),

@@ -1,4 +1,4 @@
-"""Figures of a fully connected layer that becomes a convolution, in four steps."""
+"""Figures of how a fully connected layer becomes a convolution, in four steps."""
 
 import torch
 import torch.nn.functional as F
@@ -7,24 +7,23 @@ from examples import FC_BIASES, FC_IMAGE, FC_WEIGHTS
 from style import INK, LARGE, MARGIN, NORMAL, PREDICTION, QUIET, Card, mix, number_text
 
 CHANNEL_COLOURS = ("#e03131", "#2f9e44", "#1971c2")
-CELL = 84  # pixels of a number's cell
+CELL = 84  # side of a number's cell, pixels
 
 
 def example():
     """The worked example as tensors: image (3, 2, 2), weights (2, 12) and biases (2)."""
-    return [
-        torch.tensor(values, dtype=torch.float32) for values in (FC_IMAGE, FC_WEIGHTS, FC_BIASES)
-    ]
+    values = (FC_IMAGE, FC_WEIGHTS, FC_BIASES)
+    return [torch.tensor(numbers, dtype=torch.float32) for numbers in values]
 
 
 def draw_cell(card, x, y, value, colour):
-    """A number of an image or a kernel, in the colour of its channel."""
+    """Draw a number of an image or a kernel in the colour of its channel."""
     card.rectangle(x, y, CELL, CELL, fill=mix(colour, share=0.78), edge=mix(colour, INK, 0.2))
     card.text(x + CELL / 2, y + CELL / 2, number_text(value), NORMAL)
 
 
 def draw_channels(card, x, y, tensor, gap=40):
-    """The channels of an image or a kernel (channels, height, width) side by side, with their numbers."""
+    """Draw the channels of an image or a kernel (channels, height, width) side by side."""
     for channel, colour in zip(tensor, CHANNEL_COLOURS, strict=True):
         for i, row in enumerate(channel.tolist()):
             for j, value in enumerate(row):
@@ -33,14 +32,14 @@ def draw_channels(card, x, y, tensor, gap=40):
 
 
 def draw_vector(card, x, y, values):
-    """A flattened image or the weights of an output, coloured by channel."""
+    """Draw a flattened image or the weights of an output, coloured by channel."""
     per_channel = len(values) // len(CHANNEL_COLOURS)
     for i, value in enumerate(values.tolist()):
         draw_cell(card, x + i * CELL, y, value, CHANNEL_COLOURS[i // per_channel])
 
 
 def output_cell(card, x, y, value):
-    """An output's number, its left edge at x and its middle at y."""
+    """Draw an output's number; x is its left edge, y its middle."""
     card.rectangle(x, y - 46, 110, 92, fill=mix(PREDICTION, share=0.75), edge=PREDICTION)
     card.text(x + 55, y, number_text(value), LARGE, PREDICTION, bold=True)
 
@@ -59,7 +58,7 @@ def fc_to_conv_1():
 
 
 def fc_to_conv_2():
-    """The fully connected layer: every output weighs every number."""
+    """The fully connected layer: every output is a weighted sum of all numbers."""
     image, weights, biases = example()
     outputs = F.linear(image.flatten(), weights, biases)
     card = Card(1100)
@@ -70,16 +69,16 @@ def fc_to_conv_2():
         y = 350 + 380 * i
         card.text(96, y + 24, f"weights of output {i + 1}", NORMAL, align="left", bold=True)
         draw_vector(card, 96, y + 70, row)
-        weighed = (row * image.flatten()).sum()
+        weighted_sum = (row * image.flatten()).sum()
         y += 240
-        words = f"sum of products {number_text(weighed)}  +  bias {number_text(bias)}  ="
+        words = f"sum of products {number_text(weighted_sum)}  +  bias {number_text(bias)}  ="
         card.text(960, y, words, NORMAL, align="right")
         output_cell(card, 994, y, output)
     return card.image()
 
 
 def fc_to_conv_3():
-    """The weights of each output, reshaped to a kernel as large as the image."""
+    """Each output's weights, reshaped to a kernel as large as the image."""
     image, weights, _ = example()
     kernels = weights.view(len(weights), *image.shape)  # (2, 3, 2, 2)
     card = Card(1270)
@@ -95,7 +94,7 @@ def fc_to_conv_3():
 
 
 def fc_to_conv_4():
-    """The convolution with these kernels gives the same outputs."""
+    """A convolution with these kernels gives the same outputs."""
     image, weights, biases = example()
     kernels = weights.view(len(weights), *image.shape)
     connected = F.linear(image.flatten(), weights, biases)
@@ -111,8 +110,11 @@ def fc_to_conv_4():
         card.text(790, y + 84, f"+ bias {number_text(bias)}  =", NORMAL)
         output_cell(card, 960, y + 84, output)
     card.text(790, 274, "convolved with", NORMAL, QUIET)
-    rows = [["", "output 1", "output 2"], ["fully connected", *map(number_text, connected)]]
-    rows.append(["convolution", *map(number_text, convolved)])
+    rows = [
+        ["", "output 1", "output 2"],
+        ["fully connected", *map(number_text, connected)],
+        ["convolution", *map(number_text, convolved)],
+    ]
     looks = {(i, j): {"colour": PREDICTION, "bold": True} for i in (1, 2) for j in (1, 2)}
     card.table(150, 1090, rows, (420, 240, 240), 86, looks)
     return card.image()

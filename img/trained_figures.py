@@ -1,4 +1,4 @@
-"""Figures of a trained detector: what it finds in drawn scenes that it has not seen, and its training."""
+"""Figures of a trained detector: what it finds in unseen drawn scenes, and its training run."""
 
 import functools
 import json
@@ -25,23 +25,27 @@ from style import (
 from toy_data import draw_toy_image
 from utils import find_jaccard_overlap
 
-SEED, N_SCENES = 1000, 20  # of the scenes; the training has another seed
-MIN_SCORES = (0.1, 0.3, 0.5)  # compared with each other
-MIN_SCORE = 0.3  # of the other pictures, as train.py draws its examples
+SEED = 1000  # of the scenes; the toy data have another one
+N_SCENES = 20
+MIN_SCORES = (0.1, 0.3, 0.5)  # compared with each other in one figure
+MIN_SCORE = 0.3  # in the other figures, as in the examples that train.py draws
 
 
 @functools.cache
 def detections_of(checkpoint):
     """
-    What the detector finds in all scenes.
+    Run the detector on all scenes.
 
-    :return: a list of (image, objects, detections) with scores above the lowest of MIN_SCORES, see draw_toy_image, find_objects
+    :param checkpoint: path
+    :return: a list of (image, objects, detections) with scores above the lowest of MIN_SCORES; see
+        draw_toy_image and find_objects
     """
     model = load_model(checkpoint)
+    classes = list(model.label_map)[1:]  # without background
     settings = Parameters()
     scenes = []
     for number in range(N_SCENES):
-        image, objects = draw_toy_image(SEED, number, list(model.label_map)[1:])
+        image, objects = draw_toy_image(SEED, number, classes)
         found = find_objects(
             image, min(MIN_SCORES), settings.max_overlap, settings.top_k, model=model
         )
@@ -51,16 +55,16 @@ def detections_of(checkpoint):
 
 def judge(objects, detections, min_overlap=0.5):
     """
-    Hold detections against the objects of a scene, best first, as the evaluation does.
+    Compare detections, the best first, with the objects of a scene, as the evaluation does.
 
-    :return: for each detection "right", "wrong" or "ignored" (on a difficult object); and the objects that are missed
+    :return: for each detection "right", "wrong" or "ignored" (on a difficult object); and the list
+        of the missed objects
     """
-    judgements, found = [], set()
+    judgements = []
+    found = set()
     for name, _, box in detections:
         same = [number for number, obj in enumerate(objects) if obj["name"] == name]
-        boxes = torch.tensor([objects[number]["box"] for number in same], dtype=torch.float32).view(
-            -1, 4
-        )
+        boxes = torch.tensor([objects[number]["box"] for number in same]).float().view(-1, 4)
         overlaps = find_jaccard_overlap(torch.tensor([box]), boxes)[0].tolist()
         overlap, best = max(zip(overlaps, same, strict=True), default=(0.0, None))
         if overlap > min_overlap and objects[best]["difficult"]:
@@ -70,9 +74,10 @@ def judge(objects, detections, min_overlap=0.5):
             found.add(best)
         else:
             judgements.append("wrong")
-    return judgements, [
+    missed = [
         obj for number, obj in enumerate(objects) if number not in found and not obj["difficult"]
     ]
+    return judgements, missed
 
 
 def above(detections, min_score):
@@ -81,52 +86,59 @@ def above(detections, min_score):
 
 
 def to_fractions(box, image):
-    """A box in pixels of an image as fractions of its sides."""
+    """A box in pixels of an image, as fractions of the image's sides."""
     return [edge / size for edge, size in zip(box, image.size * 2, strict=True)]
 
 
-def show_picture(card, image, x, y, side):
-    """A picture of any shape in the middle of a square."""
+def show_image(card, image, x, y, side):
+    """
+    Show an image of any shape in the middle of a square.
+
+    :return: its Place
+    """
     factor = side / max(image.size)
-    width, height = image.width * factor, image.height * factor
-    return card.picture(image, x + (side - width) / 2, y + (side - height) / 2, width, height)
+    width = image.width * factor
+    height = image.height * factor
+    return card.show(image, x + (side - width) / 2, y + (side - height) / 2, width, height)
 
 
 def show_detections(card, scene, x, y, side, min_score, labels=True):
-    """A scene with its detections; wrong ones are dashed. Labels stand where there is room."""
+    """
+    Show a scene with its detections, and its missed objects. Wrong detections are dashed.
+
+    :param scene: (image, objects, detections)
+    :param labels: label the detections, where there is room
+    """
     image, objects, detections = scene
     detections = above(detections, min_score)
     judgements, missed = judge(objects, detections)
-    place = show_picture(card, image, x, y, side)
+    place = show_image(card, image, x, y, side)
     taken = []
     for (name, score, box), judgement in zip(detections, judgements, strict=True):
         fractions = to_fractions(box, image)
-        colour = CLASS_COLOURS[name]
-        place.box(fractions, colour, line=6, dashed=judgement == "wrong")
-        text = f"{short(name)} {score:.2f}"
-        at = free_place(place, fractions, 21 * len(text) + 20, taken) if labels else None
-        if at:
-            card.text(
-                at[0] + 8,
-                at[1] + 6,
-                text,
-                SMALL,
-                "white",
-                "left",
-                "top",
-                bold=True,
-                background=colour,
-            )
+        place.box(fractions, CLASS_COLOURS[name], line=6, dashed=judgement == "wrong")
+        if labels:
+            text = f"{short(name)} {score:.2f}"
+            add_label(card, place, fractions, text, CLASS_COLOURS[name], taken)
     for obj in missed:
         place.box(to_fractions(obj["box"], image), HARD, line=4, dashed=True)
-    return judgements, missed
+
+
+def add_label(card, place, box, text, colour, taken):
+    """Write the label of a box, if there is room; for `taken` see free_place."""
+    at = free_place(place, box, 21 * len(text) + 20, taken)
+    if at:
+        x, y = at
+        look = {"bold": True, "background": colour}
+        card.text(x + 8, y + 6, text, SMALL, "white", "left", "top", **look)
 
 
 def free_place(place, box, width, taken, height=58):
     """
-    Where a label may stand: above, at the top inside, or below its box, within the picture and apart from the others.
+    Find a place for a label: above its box, inside at the top or the bottom, or below. It must lie
+    within the image and apart from other labels.
 
-    :param taken: places of labels so far, (x, y, width); the one found is added
+    :param taken: places of the labels so far, (x, y, width); the one that is found is added
     :return: (x, y) of its upper left corner; None if there is no room
     """
     left, top = place.at(*box[:2])
@@ -144,105 +156,128 @@ def free_place(place, box, width, taken, height=58):
     return None
 
 
-def sheet(scenes, min_score, captions, headline):
+def sheet(scenes, min_score, headline):
     """Four scenes with their detections."""
     card = Card(1330)
-    for number, (scene, caption) in enumerate(zip(scenes, captions, strict=True)):
-        x, y = 46 + 564 * (number % 2), 40 + 616 * (number // 2)
+    for number, scene in enumerate(scenes):
+        x = 46 + 564 * (number % 2)
+        y = 40 + 616 * (number // 2)
         show_detections(card, scene, x, y, 544, min_score)
-        card.text(x + 272, y + 574, caption, SMALL)
+        card.text(x + 272, y + 574, caption_of(scene, min_score), SMALL)
     card.text(600, 1286, headline, SMALL, QUIET)
     return card.image()
 
 
-def count_mistakes(scene, min_score):
-    """How many objects of a scene are found rightly, how many detections are wrong, and how many objects are missed."""
-    judgements, missed = judge(scene[1], above(scene[2], min_score))
+def count_results(scene, min_score):
+    """How many detections of a scene are right, how many are wrong, and how many objects missed."""
+    _, objects, detections = scene
+    judgements, missed = judge(objects, above(detections, min_score))
     return judgements.count("right"), judgements.count("wrong"), len(missed)
 
 
+def count_mistakes(scene):
+    """The number of wrong detections and missed objects of a scene."""
+    _, n_wrong, n_missed = count_results(scene, MIN_SCORE)
+    return n_wrong + n_missed
+
+
 def caption_of(scene, min_score):
-    """What became of a scene, in a few words."""
-    n_right, n_wrong, n_missed = count_mistakes(scene, min_score)
-    parts = (
-        [f"{n_right} right"]
-        + [f"{n_wrong} wrong"] * (n_wrong > 0)
-        + [f"{n_missed} missed"] * (n_missed > 0)
-    )
+    """The results of a scene in a few words."""
+    n_right, n_wrong, n_missed = count_results(scene, min_score)
+    parts = [f"{n_right} right"]
+    if n_wrong:
+        parts.append(f"{n_wrong} wrong")
+    if n_missed:
+        parts.append(f"{n_missed} missed")
     return ", ".join(parts)
 
 
 def detections(checkpoint):
-    """The scenes with the fewest mistakes."""
-    scenes, min_score = detections_of(checkpoint), MIN_SCORE
-    # Of scenes with as many mistakes, those with more objects first
-    ranked = sorted(scenes, key=lambda scene: count_mistakes(scene, min_score)[0], reverse=True)
-    ranked.sort(key=lambda scene: sum(count_mistakes(scene, min_score)[1:]))
-    flawless = sum(not any(count_mistakes(scene, min_score)[1:]) for scene in scenes)
-    headline = (
-        f"the 4 best of {len(scenes)} unseen scenes, min_score {min_score}; {flawless} flawless"
-    )
-    return sheet(
-        ranked[:4], min_score, [caption_of(scene, min_score) for scene in ranked[:4]], headline
-    )
+    """The scenes with the fewest mistakes; among equals, those with more objects first."""
+    scenes = detections_of(checkpoint)
+    ranked = sorted(scenes, key=lambda scene: count_results(scene, MIN_SCORE)[0], reverse=True)
+    ranked.sort(key=count_mistakes)
+    flawless = sum(count_mistakes(scene) == 0 for scene in scenes)
+    choice = f"the 4 best of {len(scenes)} unseen scenes, min_score {MIN_SCORE}"
+    return sheet(ranked[:4], MIN_SCORE, f"{choice}; {flawless} flawless")
+
+
+def more_detections_1(checkpoint):
+    """One scene with three values of min_score, and the results over all scenes."""
+    scenes = detections_of(checkpoint)
+
+    def n_different(scene):
+        return len({len(above(scene[2], min_score)) for min_score in MIN_SCORES})
+
+    scene = max(scenes, key=n_different)
+    image, objects, _ = scene
+    card = Card(1610)
+    place = show_image(card, image, 46, 40, 544)
+    for obj in objects:
+        place.box(to_fractions(obj["box"], image), OBJECT, dashed=bool(obj["difficult"]))
+    card.text(318, 614, "objects", SMALL)
+    for number, min_score in enumerate(MIN_SCORES, start=1):
+        x = 46 + 564 * (number % 2)
+        y = 40 + 616 * (number // 2)
+        # There are too many detections for labels with the lowest min_score
+        show_detections(card, scene, x, y, 544, min_score, labels=min_score > MIN_SCORES[0])
+        card.text(x + 272, y + 574, f"min_score {min_score}", SMALL)
+    card.text(600, 1290, f"all {len(scenes)} scenes:", SMALL, QUIET)
+    rows = table_of_results(scenes)
+    card.table(200, 1320, rows, (260, 180, 180, 180), 62, size=SMALL)
+    return card.image()
+
+
+def table_of_results(scenes):
+    """The results over all scenes with each of MIN_SCORES, as rows for Card.table."""
+    rows = [["min_score"], ["right"], ["wrong"], ["missed"]]
+    for min_score in MIN_SCORES:
+        results = [count_results(scene, min_score) for scene in scenes]
+        totals = map(sum, zip(*results, strict=True))
+        for row, value in zip(rows, [min_score, *totals], strict=True):
+            row.append(str(value))
+    return rows
 
 
 def more_detections_2(checkpoint):
     """The scenes with the most mistakes."""
-    scenes, min_score = detections_of(checkpoint), MIN_SCORE
-    ranked = sorted(scenes, key=lambda scene: -sum(count_mistakes(scene, min_score)[1:]))
-    headline = f"the 4 worst of {len(scenes)}: dashed boxes are wrong, thin red ones missed"
-    return sheet(
-        ranked[:4], min_score, [caption_of(scene, min_score) for scene in ranked[:4]], headline
-    )
-
-
-def more_detections_1(checkpoint):
-    """One scene with three values of min_score, and the counts over all scenes."""
     scenes = detections_of(checkpoint)
-    scene = max(
-        scenes, key=lambda scene: len({len(above(scene[2], min_score)) for min_score in MIN_SCORES})
-    )
-    card = Card(1610)
-    place = show_picture(card, scene[0], 46, 40, 544)
-    for obj in scene[1]:
-        place.box(to_fractions(obj["box"], scene[0]), OBJECT, dashed=bool(obj["difficult"]))
-    card.text(318, 614, "objects", SMALL)
-    for number, min_score in enumerate(MIN_SCORES, start=1):
-        x, y = 46 + 564 * (number % 2), 40 + 616 * (number // 2)
-        show_detections(card, scene, x, y, 544, min_score, labels=min_score > MIN_SCORES[0])
-        card.text(x + 272, y + 574, f"min_score {min_score}", SMALL)
-    rows = [["min_score", *map(str, MIN_SCORES)]]
-    totals = [[count_mistakes(scene, min_score) for scene in scenes] for min_score in MIN_SCORES]
-    for row, text in enumerate(("right", "wrong", "missed")):
-        rows.append([text, *(str(sum(counts[row] for counts in total)) for total in totals)])
-    card.text(600, 1290, f"all {len(scenes)} scenes:", SMALL, QUIET)
-    card.table(200, 1320, rows, (260, 180, 180, 180), 62, size=SMALL)
-    return card.image()
+    ranked = sorted(scenes, key=count_mistakes, reverse=True)
+    headline = f"the 4 worst of {len(scenes)}: dashed boxes are wrong, thin red ones missed"
+    return sheet(ranked[:4], MIN_SCORE, headline)
 
 
 def training_curves(checkpoint):
     """Loss and mean average precision after each epoch."""
     lines = Path(checkpoint).with_name("history.jsonl").read_text(encoding="utf-8").splitlines()
     history = [json.loads(line) for line in lines]
-    epochs = [row["epoch"] for row in history]
     card = Card(780)
-    for x, title, curves in (
-        (110, "loss", {"loss": PREDICTION, "validation_loss": INK}), (700, "mAP, validation", {"mAP": POSITIVE}),
-    ):  # fmt: skip
-        axes = add_plot(card, x, 130, 450, 450)
-        for name, colour in curves.items():
-            values = [row.get(name) for row in history]
-            axes.plot(epochs, values, "o-", color=colour, linewidth=5, markersize=11)
-        axes.set(
-            xlim=(min(epochs) - 0.3, max(epochs) + 0.3), xticks=epochs[:: 1 + len(epochs) // 8]
-        )
-        axes.set(ylim=(0, 1)) if "mAP" in curves else axes.set(ylim=(0, None))
-        card.text(x + 225, 80, title, NORMAL, bold=True)
-        card.text(x + 225, 656, "epoch", SMALL)
+    losses = {"loss": PREDICTION, "validation_loss": INK}
+    draw_curves(card, 110, "loss", history, losses, top=None)
+    draw_curves(card, 700, "mAP, validation", history, {"mAP": POSITIVE}, top=1)
     card.legend_entry(120, 724, "training", PREDICTION)
     card.legend_entry(390, 724, "validation", INK)
     return card.image()
+
+
+def draw_curves(card, x, title, history, colours, top):
+    """
+    Plot values of the history against epochs.
+
+    :param x: the left edge
+    :param history: a dict for each epoch
+    :param colours: {name of the value: colour}
+    :param top: the highest value of the axis; None: as the values are
+    """
+    axes = add_plot(card, x, 130, 450, 450)
+    epochs = [row["epoch"] for row in history]
+    for name, colour in colours.items():
+        values = [row.get(name) for row in history]
+        axes.plot(epochs, values, "o-", color=colour, linewidth=5, markersize=11)
+    axes.set(xlim=(min(epochs) - 0.3, max(epochs) + 0.3), ylim=(0, top))
+    axes.set(xticks=epochs[:: 1 + len(epochs) // 8])
+    card.text(x + 225, 80, title, NORMAL, bold=True)
+    card.text(x + 225, 656, "epoch", SMALL)
 
 
 FIGURES = {}
