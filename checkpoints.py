@@ -1,13 +1,17 @@
 """
-Files of weights: our own checkpoints, dicts of plain state (tensors, numbers, texts) that are written whole or not at all, and
-those that others published, which become like ours when they are read. Nothing in a file is ever run.
+Checkpoints: dicts of plain state (tensors, numbers, texts) that are written whole or not at all and
+read without running anything; and how a training run goes on from one.
 """
 
+import dataclasses
 import os
+import shutil
 from pathlib import Path
 
 import torch
 
+from annotations import printable
+from history import Progress, check_weights_are_finite, write_history
 from model import SSD300
 from published_weights import (
     COCO,
@@ -18,113 +22,106 @@ from published_weights import (
     download_coco,
     to_checkpoint,
 )
+from runtime import rank
 from safe_loading import WrongFileError, describe_read_errors, read_file
 
-# ------------------------------------------------------------------------------------------------------------- our own
+# What train.py writes into its output folder
+LAST = "checkpoint_ssd300.pth.tar"  # the last checkpoint
+PREVIOUS = "previous_checkpoint_ssd300.pth.tar"  # the one before, in case the last is damaged
+BEST = "BEST_checkpoint_ssd300.pth.tar"  # that of the epoch with the highest mAP so far
+
+
+# --------------------------------------------------------------------------------- write and read
+
+
+def model_state(model, label_map=None):
+    """
+    The part of a checkpoint that makes the model again.
+
+    :param model: SSD300
+    :param label_map: its classes; by default the model's own
+    :return: dict with published_weights.MODEL_KEYS
+    """
+    return {
+        "model": model.state_dict(),
+        "label_map": model.label_map if label_map is None else label_map,
+        # torch.compile marks buffers with attributes, which are no plain state: detach drops them
+        "priors_cxcy": model.priors_cxcy.detach(),
+        "input_shift": model.input_shift.detach(),
+    }
 
 
 def save_checkpoint(path, state, keep_previous=False):
     """
-    Write a checkpoint. It goes to a temporary file first and is renamed when it is on the disk, so that an interruption, a crash
-    or a full disk leaves the earlier checkpoint as it was.
+    Write a checkpoint. It goes into a temporary file first, which is renamed once it is on the
+    disk: an interruption, a crash or a full disk leaves the earlier checkpoint as it was.
 
-    :param path: the file to write
-    :param state: dict with MODEL_KEYS, and more
+    :param path: the file to write; a symbolic link is followed
+    :param state: what to write, see model_state
     :param keep_previous: keep the earlier checkpoint of that name beside it, as previous_...
-    :raises OSError: it can not be written
+    :raises OSError: it could not be written
     """
-    path = Path(path)
-    temporary_path, previous_path = (
-        path.with_name(path.name + ".tmp"),
-        path.with_name("previous_" + path.name),
-    )
+    previous_path = Path(path).with_name("previous_" + Path(path).name)
+    path = Path(path).resolve()
+    temporary_path = path.with_name(path.name + ".tmp")
     try:
         with open(temporary_path, "wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
         if keep_previous and path.exists():
-            previous_path.unlink(missing_ok=True)
-            try:
-                os.link(
-                    path, previous_path
-                )  # a second name for the same file, so that at no moment there is none
-            except OSError:  # on a file system without such names
-                os.replace(path, previous_path)
+            give_second_name(path, previous_path)
         os.replace(temporary_path, path)
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # torch has a RuntimeError of its own for a file that can not be written
-        remedy = "make room, or name another folder; the checkpoint before is as it was"
-        raise OSError(f"{path}: can not be written ({error}): {remedy}") from error
+    except (OSError, RuntimeError) as error:  # torch has its own error for a failed write
+        if isinstance(error.__context__, KeyboardInterrupt):  # which a second Ctrl-C raised
+            raise error.__context__ from None
+        raise OSError(
+            f"{path}: could not be written ({error}): make room, or name another folder; the "
+            "checkpoint before is untouched"
+        ) from error
     finally:
         temporary_path.unlink(missing_ok=True)
 
 
-def newest_checkpoint(folder):
+def give_second_name(path, second_path):
+    """Let a file be found under a second name, too, in place of what was there."""
+    second_path.unlink(missing_ok=True)
+    try:
+        os.link(path, second_path)
+    except OSError:  # on a file system without hard links
+        shutil.copyfile(path, second_path)
+
+
+def load_checkpoint(path, voc_classes=False):
     """
-    The training in a folder that got furthest, of the checkpoints that can be read.
+    Read a file of weights: a checkpoint of train.py, or one that others published, which is
+    converted.
 
-    :param folder: where train.py writes them
-    :return: the path and the checkpoint, see load_checkpoint; None twice if there is none
-    :raises WrongFileError: there are some, and none can be read
-    """
-    newest, faults = (None, None), []
-    for path in sorted(Path(folder).glob("*checkpoint_ssd300.pth.tar")):
-        try:
-            state = load_checkpoint(path)
-        except (OSError, WrongFileError) as error:
-            faults.append(str(error))
-            print(f"Passed over: {error}")
-            continue
-        if newest[0] is None or _progress(state) > _progress(newest[1]):
-            newest = path, state
-    if faults and newest[0] is None:
-        raise WrongFileError(f"{folder}: none of its checkpoints can be read: " + "; ".join(faults))
-    return newest
-
-
-def _progress(state):
-    """How far a training got: epochs, and images of the next one."""
-    return state.get("epoch", 0), state.get("n_images", 0)
-
-
-def model_state(model, label_map):
-    """The part of a checkpoint that makes the model again: its weights, and what belongs to them."""
-    return {
-        "model": model.state_dict(),
-        "label_map": label_map,
-        "priors_cxcy": model.priors_cxcy,
-        "input_shift": model.input_shift,
-    }
-
-
-# ------------------------------------------------------------------------------------------------------------ any of them
-
-
-def load_checkpoint(path, voc_classes=None):
-    """
-    Read a file of weights: a checkpoint of train.py, or one of those that others published, which is converted.
-
-    :param path: the file, or "coco" for torchvision's, which is downloaded once
-    :param voc_classes: keep the twenty classes of PASCAL VOC of COCO's eighty; by default for "coco", but not for a file
-    :return: dict with MODEL_KEYS, on the CPU; if train.py wrote it, also with what training needs to go on
+    :param path: the file, or "coco" for torchvision's detector, which is downloaded once
+    :param voc_classes: of COCO's eighty classes keep the twenty of PASCAL VOC
+    :return: dict with published_weights.MODEL_KEYS, on the CPU; if train.py wrote it, also with
+        what a training run needs to go on
     :raises FileNotFoundError: there is no such file
-    :raises WrongFileError: it is damaged, asks for code to be run, or has no weights that are known here
+    :raises WrongFileError: it is damaged, asks for code to be run, or has no weights that are known
+        here
     :raises DownloadError: the download failed
     """
-    if str(path) == COCO:
-        content, voc_classes = download_coco(), voc_classes in (True, None)
-    else:
-        content = read_file(path, HOW_TO_GET_A_MODEL)
+    content = download_coco() if str(path) == COCO else read_file(path, HOW_TO_GET_A_MODEL)
     with describe_read_errors(path):
-        state = to_checkpoint(content, bool(voc_classes))
+        state = to_checkpoint(content, voc_classes)
+        state["label_map"] = by_number(state["label_map"])
         check_label_map(state["label_map"])
         check_tensor("the priors", state["priors_cxcy"], SSD300.create_prior_boxes().shape)
-        check_tensor("the shift of the input", state["input_shift"], (1, 3, 1, 1))
+        check_tensor("the input shift", state["input_shift"], (1, 3, 1, 1))
         check_weights(state["model"], len(state["label_map"]))
     return state
+
+
+def by_number(label_map):
+    """A label map in the order of its numbers; what is no label map is returned as it is."""
+    if not isinstance(label_map, dict) or not all(type(n) is int for n in label_map.values()):
+        return label_map
+    return dict(sorted(label_map.items(), key=lambda item: item[1]))
 
 
 def load_model(path, device="cpu"):
@@ -134,17 +131,404 @@ def load_model(path, device="cpu"):
     :param path: the file, of any kind that load_checkpoint reads, or "coco"
     :param device: where the model goes
     :return: SSD300 in eval mode, with its `label_map`
-    :raises FileNotFoundError: there is no such file
-    :raises WrongFileError: it is damaged, asks for code to be run, or has no weights that are known here
-    :raises DownloadError: the download failed
+    :raises FileNotFoundError, WrongFileError, DownloadError: see load_checkpoint
     """
     state = load_checkpoint(path)
+    return build_model(state).to(device, memory_format=torch.channels_last).eval()
+
+
+def build_model(state):
+    """
+    :param state: a checkpoint
+    :return: SSD300 with its weights, classes, priors and input shift
+    """
+    label_map = state["label_map"]
     model = SSD300(
-        len(state["label_map"]),
-        pretrained=False,
-        priors_cxcy=state["priors_cxcy"],
-        input_shift=state["input_shift"],
+        len(label_map), False, state["priors_cxcy"], state["input_shift"], label_map=label_map
     )
     model.load_state_dict(state["model"])
-    model.label_map = state["label_map"]
-    return model.to(device, memory_format=torch.channels_last).eval()
+    return model
+
+
+# -------------------------------------------------------------------------- going on with training
+
+
+def training_state(run):
+    """
+    A whole checkpoint, from which a training run can go on.
+
+    :param run: train.Run
+    """
+    return {
+        **model_state(run.model),
+        "optimizer": run.optimizer.state_dict(),
+        "scaler": run.scaler.state_dict(),
+        "parameters": dataclasses.asdict(run.parameters),
+        "data": run.fingerprints,
+        "run_id": run.run_id,
+        "versions": run.versions,
+        **progress_to_state(run.progress),
+    }
+
+
+def progress_to_state(progress):
+    """The fields of a Progress as a checkpoint has them."""
+    state = dict(vars(progress))
+    state["iteration"] = state.pop("step")  # the name in checkpoints already written
+    return state
+
+
+def save_run(run, is_best=False, keep_previous=True):
+    """
+    Write the checkpoint; the first of several processes does it.
+
+    :param run: train.Run
+    :param keep_previous: keep the one before beside it
+    :param is_best: also write the checkpoint of the best epoch. It comes first, so that the last
+        checkpoint never speaks of a best one that is missing
+    :raises NonFiniteLossError: the weights are not finite
+    :raises OSError: it could not be written
+    """
+    check_weights_are_finite(run.model, run.progress.step)
+    if rank() > 0:
+        return
+    folder = Path(run.parameters.output_folder)
+    state = training_state(run)
+    if is_best:
+        save_checkpoint(folder / BEST, state)
+    save_checkpoint(folder / LAST, state, keep_previous)
+
+
+def restore_training(run, state):
+    """
+    Put a run back to where a checkpoint left it. What its parameters say about momentum, weight
+    decay, learning rate and batch size holds from here on.
+
+    :param run: train.Run, just created, its model with the checkpoint's weights
+    :param state: the checkpoint
+    """
+    kept = ("params", "lr")  # the rate is set in each step
+    options = [
+        {name: value for name, value in group.items() if name not in kept}
+        for group in run.optimizer.param_groups
+    ]
+    run.optimizer.load_state_dict(state["optimizer"])  # the momentum of each weight, and options
+    for group, current in zip(run.optimizer.param_groups, options, strict=True):
+        group.update(current)
+    if run.scaler.is_enabled() and state["scaler"]:
+        run.scaler.load_state_dict(state["scaler"])
+
+    # Older files have a tensor of sums
+    loss_sums = torch.as_tensor(state["loss_sums"], dtype=torch.float64).tolist()
+    # The batch size may have changed: steps are counted as if it had always been this one
+    scale = state["parameters"]["batch_size"] / run.parameters.batch_size
+    run.progress = Progress(
+        epoch=state["epoch"],
+        step=round(state["iteration"] * scale),
+        n_images=state["n_images"],
+        loss_sums=loss_sums,
+        best_mAP=state["best_mAP"],
+        history=state["history"],
+    )
+    run.run_id = state.get("run_id", run.run_id)  # older files have none
+
+
+def load_run(path, parameters):
+    """
+    Read the checkpoint of a training run that is to go on.
+
+    :param path: the file
+    :param parameters: train.Parameters, whose types those in the file have to have
+    :return: the checkpoint
+    :raises FileNotFoundError, WrongFileError: see load_checkpoint
+    :raises ValueError: it has weights, but no run
+    """
+    state = load_checkpoint(path)
+    if "optimizer" not in state:
+        raise ValueError(
+            f"{path}: has weights, but no run that could go on: begin a new one from them "
+            f"(--start-from {path})"
+        )
+    with describe_read_errors(path):
+        check_training_state(state, parameters)
+        check_optimizer_state(state["optimizer"], state["model"])
+        check_weights_are_numbers(state["model"])
+    return state
+
+
+def check_training_state(state, parameters):
+    """
+    :param state: a checkpoint with an optimizer
+    :param parameters: train.Parameters, as this run was started
+    :raises WrongFileError: what a run needs to go on is missing or has another form
+    """
+    forms = {
+        "scaler": dict,
+        "parameters": dict,
+        "data": dict,
+        "epoch": int,
+        "iteration": int,
+        "n_images": int,
+        "best_mAP": (float, int),
+        "history": list,
+    }
+    for name, form in forms.items():
+        if not isinstance(state.get(name), form):
+            raise WrongFileError(f"its run cannot go on: it has no valid {name!r}")
+    if min(state["epoch"], state["iteration"], state["n_images"]) < 0:
+        raise WrongFileError("its run cannot go on: it counts less than 0 steps")
+    if torch.as_tensor(state.get("loss_sums", ())).shape != (2,):
+        raise WrongFileError("its run cannot go on: it has no valid 'loss_sums'")
+    for row in state["history"]:
+        is_dict = isinstance(row, dict) and "epoch" in row
+        if not is_dict or not all(isinstance(value, (int, float)) for value in row.values()):
+            raise WrongFileError("its run cannot go on: it has no valid 'history'")
+    if "batch_size" not in state["parameters"]:
+        raise WrongFileError("its run cannot go on: it has no batch size")
+    for name, current in dataclasses.asdict(parameters).items():
+        if not is_like(state["parameters"].get(name, current), current):
+            raise WrongFileError(f"its run cannot go on: its parameter {name} has another type")
+
+
+def is_like(value, example):
+    """Whether a parameter has the type of another; a number may be whole or not."""
+    numbers = (int, float)
+    if isinstance(example, tuple):
+        return isinstance(value, tuple) and all(type(item) in numbers for item in value)
+    if type(example) in numbers:
+        return type(value) in numbers
+    return type(value) is type(example)
+
+
+def check_optimizer_state(optimizer_state, weights):
+    """:raises WrongFileError: not the state of train.create_optimizer for these weights"""
+    names = sorted(weights, key=lambda name: not name.endswith(".bias"))  # biases come first
+    if not isinstance(optimizer_state, dict):
+        raise WrongFileError("its optimizer has no state")
+    groups = optimizer_state.get("param_groups")
+    if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
+        raise WrongFileError("its optimizer has no groups of parameters")
+    numbers = [number for group in groups for number in group.get("params", ())]
+    if len(groups) != 2 or numbers != list(range(len(names))):
+        raise WrongFileError("its optimizer has other groups of parameters")
+    states = optimizer_state.get("state")
+    if not isinstance(states, dict) or not set(states) <= set(numbers):
+        raise WrongFileError("its optimizer has momentum for other weights")
+    for number, momentum in states.items():
+        name = names[number]
+        if not isinstance(momentum, dict):
+            raise WrongFileError(f"its optimizer has no valid momentum for {name}")
+        buffer = momentum.get("momentum_buffer")
+        if buffer is not None:
+            check_tensor(f"the momentum of {name}", buffer, weights[name].shape)
+
+
+def find_start(parameters):
+    """
+    What the run begins with.
+
+    :param parameters: Parameters
+    :return: the parameters, their `checkpoint` a file if a run goes on, else empty; and the
+        checkpoint to go on from or to start from, or None to begin anew
+    :raises FileNotFoundError, WrongFileError: see load_checkpoint
+    :raises ValueError: the file is of no use for what was asked
+    """
+    path = parameters.checkpoint
+    state = None
+    if parameters.start_from and parameters.base_weights:
+        raise ValueError("--start-from brings a base along: leave out --base-weights")
+    if path == "auto":
+        path, state = find_last_checkpoint(parameters)
+        parameters = dataclasses.replace(parameters, checkpoint=str(path or ""))
+        found = f"Going on from {path}." if path else "No checkpoint there yet: a new run begins."
+        print(f"{parameters.output_folder}: {found}")
+    elif path and parameters.start_from:
+        raise ValueError("--checkpoint goes on, --start-from begins a new run: give one of them")
+    elif path == COCO:
+        raise ValueError("--checkpoint goes on with a run: to begin one, give --start-from coco")
+    elif path:
+        try:
+            state = load_run(path, parameters)
+        except WrongFileError as error:
+            advice = "--checkpoint auto takes the one before, if there is one in --output-folder"
+            raise WrongFileError(f"{error}. {advice}") from error
+    if state is None and parameters.start_from:
+        state = load_checkpoint(parameters.start_from)
+        with describe_read_errors(parameters.start_from):
+            check_weights_are_numbers(state["model"])
+    return parameters, state
+
+
+def check_weights_are_numbers(weights):
+    """:raises WrongFileError: a weight is infinite or not a number, and so would be every loss"""
+    broken = [name for name, weight in weights.items() if not weight.isfinite().all()]
+    if broken:
+        raise WrongFileError(
+            f"its weights are not all finite numbers ({broken[0]} ...): its run went wrong before "
+            "it was saved"
+        )
+
+
+def find_last_checkpoint(parameters):
+    """
+    The checkpoint that `--checkpoint auto` goes on from: the last one in the output folder or, if
+    that is damaged, the one before.
+
+    :param parameters: train.Parameters
+    :return: the path and the checkpoint, see load_run; None and None if there is none
+    :raises WrongFileError: there are some, and none can be read
+    """
+    faults = []
+    for name in (LAST, PREVIOUS):
+        path = Path(parameters.output_folder) / name
+        if not path.exists():
+            continue
+        try:
+            return path, load_run(path, parameters)
+        except (OSError, WrongFileError) as error:
+            faults.append(str(error))
+            print(f"Skipped: {error}")
+    if faults:
+        shown = "; ".join(faults)
+        raise WrongFileError(f"{parameters.output_folder}: no checkpoint can be read: {shown}")
+    return None, None
+
+
+def take_over_parameters(parameters, given, state, free_to_differ):
+    """
+    The parameters of a run that goes on: the checkpoint's, except for those that were given on the
+    command line and those that decide nothing about the result. What differs is printed.
+
+    :param parameters: train.Parameters, as this run was started
+    :param given: names of those that were given explicitly
+    :param state: the checkpoint
+    :param free_to_differ: names of those that are always this run's
+    :return: train.Parameters
+    """
+    changes = {}
+    for name, current in dataclasses.asdict(parameters).items():
+        saved = state["parameters"].get(name, current)
+        if name in free_to_differ or saved == current:
+            continue
+        shown = printable(str(saved))
+        if name in given:
+            print(f"{name}: {current} as given (the checkpoint has {shown}).")
+            continue
+        print(f"{name}: {shown} as in the checkpoint (instead of {current}).")
+        changes[name] = saved
+    return dataclasses.replace(parameters, **changes)
+
+
+def check_same_data(state, checkpoint, label_map, fingerprints, data_folder):
+    """
+    A run that goes on has to have the same classes and the same lists.
+
+    :param state: the checkpoint, and `checkpoint` its path
+    :param label_map: the classes of the lists
+    :param fingerprints: of the lists, by split
+    :raises ValueError: they differ; the message says what to do
+    """
+    if state["label_map"] != label_map:
+        raise ValueError(
+            f"{checkpoint} was trained on the classes {list(state['label_map'])[1:]}, but the "
+            f"lists in {data_folder} have {list(label_map)[1:]}: give the folder it was trained on "
+            "(--data-folder), or begin a new run from its weights (--start-from)"
+        )
+    for split, fingerprint in fingerprints.items():
+        if state["data"].get(split) != fingerprint:
+            raise ValueError(
+                f"{checkpoint} was trained with other lists than those in {data_folder}: the "
+                f"images or objects of {split} differ. Give the folder with its lists "
+                "(--data-folder), or begin a new run from its weights (--start-from)"
+            )
+
+
+def check_output_folder(parameters, state):
+    """
+    Make sure that no other training run is going to be overwritten.
+
+    :param parameters: train.Parameters
+    :param state: the checkpoint that the run begins with, or None
+    :raises ValueError: the output folder holds another run
+    :raises OSError: it is not a folder
+    """
+    folder = Path(parameters.output_folder)
+    if folder.exists() and not folder.is_dir():
+        raise OSError(f"{folder}: this is not a folder: name another --output-folder")
+    for path in files_of_runs(folder):
+        if is_of_this_run(path, parameters, state) or may_be_replaced(path, parameters):
+            continue
+        raise ValueError(
+            f"{path}: is of an earlier training run (or damaged), and would be overwritten: go on "
+            "with that one (--checkpoint), move its files away, or name another --output-folder"
+        )
+
+
+def files_of_runs(folder):
+    """The checkpoints that are in an output folder."""
+    return [folder / name for name in (LAST, PREVIOUS, BEST) if (folder / name).exists()]
+
+
+def is_of_this_run(path, parameters, state):
+    """
+    Whether a file in the output folder is a checkpoint of the run that is about to go on. Runs are
+    told apart by an identity that their checkpoints carry. Older ones have none, and damaged files
+    cannot tell: they count if the run goes on from a file in the same folder.
+    """
+    if not parameters.checkpoint:
+        return False
+    goes_on_here = path.parent.resolve() == Path(parameters.checkpoint).resolve().parent
+    content = load_if_readable(path)
+    if content is None:
+        return goes_on_here
+    if "run_id" in state and "run_id" in content:
+        return state["run_id"] == content["run_id"]
+    return goes_on_here and "optimizer" in content
+
+
+def may_be_replaced(path, parameters):
+    """Whether a file is of a toy run, and a new one begins."""
+    if parameters.checkpoint or not parameters.toy:
+        return False
+    content = load_if_readable(path) or {}
+    saved = content.get("parameters")
+    return isinstance(saved, dict) and saved.get("toy") is True
+
+
+def load_if_readable(path):
+    """The checkpoint in a file; None if the file is damaged."""
+    try:
+        return load_checkpoint(path)
+    except (OSError, WrongFileError):
+        return None
+
+
+def take_output_folder(run):
+    """
+    Make the output folder this run's, by a checkpoint before the first step: what could not be
+    written after hours of training fails now, and --checkpoint auto finds this run in any case.
+
+    :param run: train.Run, for which check_output_folder has been called
+    :raises OSError: nothing can be written there
+    """
+    if rank() > 0:
+        return
+    folder = Path(run.parameters.output_folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"{folder}: this folder could not be made ({error}): name another --output-folder"
+        ) from error
+    is_new = not run.parameters.checkpoint
+    if is_new and files_of_runs(folder):  # those of a toy run, which makes way for this one
+        for path in [*files_of_runs(folder), folder / "history.jsonl"]:
+            path.unlink(missing_ok=True)
+    if not (folder / BEST).exists():  # the best one so far may be in another folder
+        run.progress.best_mAP = -1.0
+
+    start = None if is_new else Path(run.parameters.checkpoint).resolve()
+    if start != (folder / LAST).resolve():
+        # If it is the previous one, the last one may be damaged, and must not take its place
+        save_run(run, keep_previous=start != (folder / PREVIOUS).resolve())
+    write_history(run)

@@ -1,48 +1,57 @@
-"""Convert a file of weights that others published into a checkpoint, which the other scripts take like one of their own."""
+"""
+Convert weights that others published into a checkpoint, which the other scripts take like one of
+their own.
+"""
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from annotations import printable
 from checkpoints import load_checkpoint, save_checkpoint
-from downloads import DownloadError
 from published_weights import MODEL_KEYS
-from runtime import describe_error, read_command_line
+from runtime import read_command_line, readable_errors
 
 
 @dataclass
 class Parameters:
     """What can be set, here or on the command line."""
 
-    source: str = ""  # the file of weights, or coco for those of torchvision, which are downloaded
+    source: str = ""  # file of weights, or coco for torchvision's, which are downloaded
     output: str = ""  # the checkpoint to write
-    voc_classes: bool = False  # of the eighty classes of COCO keep the twenty of PASCAL VOC
+    voc_classes: bool = False  # keep only PASCAL VOC's 20 of COCO's 80 classes
 
 
 def main(parameters):
     """
-    Convert, and say what it was.
+    Convert the weights, and print what they are.
 
     :param parameters: Parameters
     :return: the checkpoint's path
-    :raises FileNotFoundError: the source, or the folder of the checkpoint, is missing
-    :raises ValueError: the source is damaged, asks for code to be run, or has no weights that are known here
-    :raises DownloadError: the download failed
+    :raises OSError: the source or the output's folder is missing, the output exists already, or
+        something could not be downloaded or written
+    :raises ValueError: no output is named; or the source is damaged, asks for code to be run, or
+        has no weights that we know
     """
-    output = Path(parameters.output)
-    if not output.parent.is_dir():
-        raise FileNotFoundError(
-            f"{output.parent}: no such folder: make it, or name another for the checkpoint"
-        )
+    output = check_output(parameters.output)
     state = load_checkpoint(parameters.source, parameters.voc_classes)
     save_checkpoint(output, {key: state[key] for key in MODEL_KEYS})
     names = list(state["label_map"])[1:]
-    print(f"{output}: an SSD300 for {len(names)} classes, {', '.join(names)}.")
+    print(f"{output}: an SSD300 for {len(names)} classes, {printable(', '.join(names))}.")
+    return output
+
+
+def check_output(name):
+    """Look at the output before anything is downloaded or read; return its path."""
+    if not name:
+        raise ValueError("the output has no name: give one to the checkpoint to write")
+    output = Path(name)
+    if output.exists():
+        raise FileExistsError(f"{output}: exists already: give the checkpoint another name")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"{output.parent}: no such folder: make it, or name another one")
     return output
 
 
 if __name__ == "__main__":
-    try:
+    with readable_errors():
         main(read_command_line(Parameters, __doc__, positional=("source", "output"))[0])
-    except (OSError, ValueError, DownloadError) as error:
-        sys.exit(describe_error(error))

@@ -1,33 +1,27 @@
 """
-Find, fetch or draw a data set, and write the lists that training and evaluation read.
+Find, download or draw a data set, and write the lists that training and evaluation read.
 
-    python create_data_lists.py --voc07-path VOCdevkit/VOC2007 --voc12-path VOCdevkit/VOC2012
-    python create_data_lists.py --download          fetches both first
-    python create_data_lists.py --verify            looks at every picture first
-    python create_data_lists.py --voc07-path my_photographs --voc12-path "" --labels auto
-    python create_data_lists.py --toy               draws a small data set, to try everything out
+    python create_data_lists.py               for VOCdevkit/VOC2007 and VOC2012
+    python create_data_lists.py --download    downloads them first
+    python create_data_lists.py --verify      looks at every image first
+    python create_data_lists.py --toy         draws a data set to try things out
+
+    python create_data_lists.py --voc07-path mine --voc12-path "" --labels auto
 """
 
-import functools
 import math
-import sys
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from annotations import (
-    MIN_SIDE,
-    AnnotationError,
-    create_data_lists,
-    parse_annotation,
-    read_xml,
-    stated_size,
-    voc_labels,
-)
+from annotations import MIN_SIDE, AnnotationError, printable, read_annotation, voc_labels
+from data_lists import check_folders, check_labels, find_images, write_data_lists
 from datasets import read_image
-from downloads import download_voc
-from runtime import describe_error, read_command_line
+from downloads import download_voc, voc_folder
+from runtime import read_command_line, readable_errors
 from toy_data import TOY_CLASSES, TOY_IMAGES, TOY_TEST_IMAGES, create_toy_data
 
 
@@ -35,17 +29,15 @@ from toy_data import TOY_CLASSES, TOY_IMAGES, TOY_TEST_IMAGES, create_toy_data
 class Parameters:
     """What can be set, here or on the command line."""
 
-    voc07_path: str = "VOCdevkit/VOC2007"  # VOC-like folder: trainval is for training, test for testing; "" for none
-    voc12_path: str = "VOCdevkit/VOC2012"  # a second one: trainval is for training too; "" for none
+    voc07_path: str = "VOCdevkit/VOC2007"  # folder in VOC layout to train and test on; "" for none
+    voc12_path: str = "VOCdevkit/VOC2012"  # a second one, to train on too; "" for none
     output_folder: str = "data"  # where the lists go
     labels: tuple = voc_labels  # class names, or auto to collect them from the annotations
-    verify: bool = False  # first decode every picture and hold it against its annotation; lists are written if all are well
+    verify: bool = False  # first decode every image and compare it with its annotation
     workers: int = 4  # processes that verify; 0: this one does it
-    download: bool = False  # first fetch VOC2007 and VOC2012 (2.9 GB) into the download folder
+    download: bool = False  # first download VOC2007 and VOC2012 (2.9 GB) to the download folder
     download_folder: str = "."  # archives are kept here; they unpack to VOCdevkit in it
-    toy: bool = (
-        False  # draw a small data set instead, into the toy folder; the lists go there as well
-    )
+    toy: bool = False  # draw a small data set instead; its lists go to the toy folder as well
     toy_folder: str = "toy"  # where the toy set goes: a new folder, or one with an earlier toy set
     toy_classes: int = TOY_CLASSES  # classes in the toy set, 1 to 20
     toy_images: int = TOY_IMAGES  # training images in the toy set
@@ -57,105 +49,171 @@ def main(parameters):
     """
     Make the lists that the parameters ask for.
 
-    :raises FileNotFoundError, ValueError, RuntimeError: with a message that says what to do
+    :raises OSError, ValueError: with a message that says what to do
     """
+    check_parameters(parameters)
+    if parameters.toy:
+        draw_toy_data(parameters)
+        return
+    voc07_path, voc12_path = folders_to_read(parameters)
+    check_folders(voc07_path, voc12_path)
+    if parameters.download:
+        download_voc(parameters.download_folder, years_to_download(parameters))
+    found = find_images(voc07_path, voc12_path)
+    if parameters.verify:
+        verify(found, parameters.workers)
+    write_data_lists(found, parameters.output_folder, chosen_labels(parameters))
+
+
+# --------------------------------------------------------------------------------------- parameters
+
+
+def check_parameters(parameters):
+    """Raise a ValueError about what the command line alone shows to be wrong."""
     if parameters.toy and parameters.download:
-        raise ValueError("--toy draws a data set and --download fetches one: choose one of them")
+        raise ValueError("--toy draws a data set and --download downloads one: choose one of them")
     if parameters.toy and parameters.verify:
         raise ValueError(
-            "--verify is for given data: give the folder of a toy set as --voc07-path to verify that"
+            "--verify is for given data: to verify a toy set, give its folder as --voc07-path"
         )
     if parameters.toy:
-        create_toy_data(
-            parameters.toy_folder,
-            parameters.toy_classes,
-            parameters.toy_images,
-            parameters.toy_test_images,
-            parameters.seed,
+        return  # create_toy_data checks the rest
+    if parameters.download and not years_to_download(parameters):
+        raise ValueError(
+            "--download: both --voc07-path and --voc12-path name other data: leave out one of "
+            "them, or --download"
         )
-        return
+    if parameters.workers < 0:
+        raise ValueError(f"--workers: expected 0 or more, got {parameters.workers}")
+    check_labels(chosen_labels(parameters))
+    check_can_be_folder(Path(parameters.output_folder), "--output-folder")
+    if parameters.download:
+        check_can_be_folder(Path(parameters.download_folder).expanduser(), "--download-folder")
+
+
+def check_can_be_folder(path, option):
+    """Raise a ValueError if a file is in the way of a folder that is made later."""
+    for place in (path, *path.parents):
+        if os.path.lexists(place) and not place.is_dir():
+            raise ValueError(f"{option} {path}: {place} is not a folder: name another place")
+
+
+def chosen_labels(parameters):
+    """The labels as write_data_lists takes them."""
+    return "auto" if parameters.labels == ("auto",) else parameters.labels
+
+
+def years_to_download(parameters):
+    """The years whose path is the default; those of another path are there already, or unwanted."""
+    years = []
+    if parameters.voc07_path == Parameters.voc07_path:
+        years.append("2007")
+    if parameters.voc12_path == Parameters.voc12_path:
+        years.append("2012")
+    return years
+
+
+def folders_to_read(parameters):
+    """The paths of both folders in VOC layout; downloaded ones are in the download folder."""
     paths = {"2007": parameters.voc07_path, "2012": parameters.voc12_path}
     if parameters.download:
-        default_paths = {"2007": Parameters.voc07_path, "2012": Parameters.voc12_path}
-        years = [year for year, path in paths.items() if path == default_paths[year]]
-        if not years:
-            raise ValueError(
-                "--download: both --voc07-path and --voc12-path name other data: leave out one of "
-                "them, or --download"
-            )
-        paths |= download_voc(parameters.download_folder, years)
-    labels = "auto" if parameters.labels == ("auto",) else parameters.labels
-    check = functools.partial(verify, workers=parameters.workers) if parameters.verify else None
-    create_data_lists(
-        paths["2007"], paths["2012"], parameters.output_folder, labels=labels, check=check
+        for year in years_to_download(parameters):
+            paths[year] = str(voc_folder(parameters.download_folder, year))
+    return paths["2007"], paths["2012"]
+
+
+def draw_toy_data(parameters):
+    """Draw the toy set and write its lists."""
+    create_toy_data(
+        parameters.toy_folder,
+        parameters.toy_classes,
+        parameters.toy_images,
+        parameters.toy_test_images,
+        parameters.seed,
     )
 
 
-# ---------------------------------------------------------------------------------------------------------- verification
+# ------------------------------------------------------------------------------------- verification
 
 
-def verify(pairs, faults, workers):
+def verify(found, workers):
     """
-    Decode every picture, and hold it against its annotation.
+    Decode every image and compare it with its annotation.
 
-    :param pairs: [(path of the picture, path of its annotation)]
-    :param faults: errors that are known already
+    :param found: data_lists.FoundImages
     :param workers: number of processes
     :raises ValueError: there is a fault; the message lists all of them
     """
-    messages = [str(fault) for fault in faults]
-    pairs = list(dict.fromkeys(pairs))  # an image may be for training and for testing
-    # As for training, a DataLoader hands the work to processes; here what it makes of a pair is the list of its faults
-    loader = DataLoader(pairs, batch_size=None, collate_fn=find_faults, num_workers=workers)
-    for found in tqdm(loader, desc="verifying", unit="image", dynamic_ncols=True):
-        messages += found
-    if messages:
-        n_images = len(pairs) + len(faults)
+    faults = [str(fault) for fault in found.faults]
+    # An image may be in both splits; it is looked at once
+    images = list(dict.fromkeys(found.splits["TRAIN"] + found.splits["TEST"]))
+    # As in training, a DataLoader hands the images to processes; what these return is text
+    loader = DataLoader(images, batch_size=None, collate_fn=find_faults, num_workers=workers)
+    for faults_of_image in tqdm(loader, desc="verifying", unit="image", dynamic_ncols=True):
+        faults += faults_of_image
+    if faults:
+        n_images = len(images) + len(found.faults)
         raise ValueError(
-            f"{len(messages)} faults in {n_images} images, and no lists were written:\n"
-            + "\n".join(messages)
+            f"faults in {n_images} images: {len(faults)}; no lists were written:\n"
+            + "\n".join(faults)
         )
-    print(f"All {len(pairs)} pictures are whole and agree with their annotations.")
+    print(f"All {len(images)} images are intact and agree with their annotations.")
 
 
-def find_faults(pair):
+def find_faults(files):
     """
-    :param pair: path of a picture, path of its annotation
-    :return: what is wrong with them, [text]
+    :param files: data_lists.ListedImage
+    :return: what is wrong with the image or its annotation: [message]
     """
-    image_path, annotation_path = pair
-    faults, objects, size = [], [], (math.inf, math.inf)
+    faults = []
     try:
-        objects, size = parse_annotation(annotation_path), stated_size(read_xml(annotation_path))
+        objects, stated_size = read_annotation(files.annotation)
     except AnnotationError as error:
         faults.append(str(error))
+        objects = []
+        stated_size = (math.inf, math.inf)
     try:
-        width, height = read_image(image_path).size
+        image_size = read_image(files.image).size
     except ValueError as error:
-        return [*faults, str(error)]
-    if any(
-        stated not in (actual, math.inf)
-        for stated, actual in zip(size, (width, height), strict=True)
-    ):
+        faults.append(str(error))
+        return faults
+    return faults + find_disagreements(files, objects, stated_size, image_size)
+
+
+def find_disagreements(files, objects, stated_size, image_size):
+    """
+    :param files: data_lists.ListedImage
+    :param objects, stated_size: what its annotation says, see annotations.read_annotation
+    :param image_size: (width, height) of the image itself
+    :return: in what the two disagree: [message]
+    """
+    faults = []
+    width, height = image_size
+    if stated_size[0] not in (width, math.inf) or stated_size[1] not in (height, math.inf):
         faults.append(
-            f"{annotation_path}: states a size of {size[0]:g} x {size[1]:g} pixels, but {image_path} has {width} x {height} when "
-            "it is upright: find out which one is wrong, and correct the boxes if they are"
+            f"{files.annotation}: states a size of {stated_size[0]:g} x {stated_size[1]:g} pixels, "
+            f"but {files.image} has {width} x {height} when it is upright: find out which one is "
+            "wrong, and correct the boxes if they are"
         )
     for number, obj in enumerate(objects, start=1):
-        x_min, y_min, x_max, y_max = obj["box"] or (0, 0, width, height)
-        visible = min(x_max, width) - x_min, min(y_max, height) - y_min
-        if "outside" in obj["repairs"] or min(visible) < MIN_SIDE:
-            name = obj["name"][:40]
+        if is_outside(obj, image_size):
             faults.append(
-                f"{annotation_path}: object {number} ({name}) is outside the picture: correct its box, or remove it"
+                f"{files.annotation}: object {number} ({printable(obj['name'][:40])}) is outside "
+                "the image: correct its box, or remove it"
             )
     return faults
 
 
+def is_outside(obj, image_size):
+    """Whether less than MIN_SIDE of an object's box is in the image."""
+    if obj["box"] is None:
+        return "outside" in obj["repairs"]
+    x_min, y_min, x_max, y_max = obj["box"]
+    visible_width = min(x_max, image_size[0]) - x_min
+    visible_height = min(y_max, image_size[1]) - y_min
+    return min(visible_width, visible_height) < MIN_SIDE
+
+
 if __name__ == "__main__":
-    try:
-        main(
-            read_command_line(Parameters, "Find, fetch or draw a data set, and write its lists.")[0]
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        sys.exit(describe_error(error))
+    with readable_errors():
+        main(read_command_line(Parameters, __doc__)[0])

@@ -1,110 +1,165 @@
 """Downloads: pretrained weights through torchvision, and the archives of PASCAL VOC."""
 
+import contextlib
 import http.client
 import shutil
 import socket
 from pathlib import Path
+from typing import NamedTuple
 
-from torchvision.datasets import VOCDetection, voc
+from torchvision.datasets.utils import download_and_extract_archive
 
 
-class DownloadError(RuntimeError):
-    """Weights to start from that can not be had; the message says what to do."""
+class DownloadError(OSError):
+    """A file could not be downloaded; the message says from where, and what to do instead."""
+
+
+# ------------------------------------------------------------------------------- pretrained weights
 
 
 def download_weights(weights, name, remedy):
     """
-    Fetch weights that torchvision offers, once: they stay in torch's cache. Nothing in the file is run.
+    Load weights that torchvision offers. They are downloaded once and stay in torch's cache.
+    Loading them never runs code from the file.
 
     :param weights: member of one of torchvision's enumerations of weights
-    :param name: what the message calls them
-    :param remedy: what to do with the file if it is fetched by hand
+    :param name: what an error message calls them
+    :param remedy: what to do with the file after fetching it by hand
     :return: state dict
-    :raises DownloadError: they can not be downloaded, or the file in the cache is damaged
+    :raises DownloadError: they could not be downloaded, or the file in the cache is damaged
     """
     try:
         return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except Exception as error:  # of the network or the disk, or whatever a damaged file leads to
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+    except Exception as error:  # besides the network and the disk: whatever a damaged file leads to
         raise DownloadError(
-            f"{name} can not be had ({reason}): fetch {weights.url} {remedy}"
+            f"{name} could not be loaded ({reason_of(error)}): fetch {weights.url} {remedy}"
         ) from error
 
 
-# -------------------------------------------------------------------------------------------------------------- download
+def reason_of(error):
+    """The first line of an error's message; not torch's advice to turn its protection off."""
+    message = str(error).strip() or type(error).__name__
+    if "weights only" in message.lower().replace("_", " "):
+        return "the file is damaged, or holds more than weights: weights_only refuses it"
+    return message.splitlines()[0]
 
-ARCHIVES = (  # year, image set, bytes of the archive; unpacked it takes about the same again
-    ("2007", "trainval", 460_032_000),
-    ("2007", "test", 451_020_800),
-    ("2012", "trainval", 1_999_639_040),
+
+# --------------------------------------------------------------------------- archives of PASCAL VOC
+
+VOC_HOST = "https://thor.robots.ox.ac.uk/pascal/VOC"
+NETWORK_TIMEOUT = 60  # seconds without an answer until a download fails; torchvision has no limit
+
+
+class Archive(NamedTuple):
+    """An archive of PASCAL VOC. It unpacks to VOCdevkit/VOC<year>."""
+
+    year: str
+    image_set: str
+    url: str
+    md5: str
+    n_bytes: int  # unpacked it takes about the same again
+
+    @property
+    def filename(self):
+        return self.url.rpartition("/")[2]
+
+
+# Our own list, as older releases of torchvision have addresses that are no longer served
+ARCHIVES = (
+    Archive(
+        year="2007",
+        image_set="trainval",
+        url=f"{VOC_HOST}/voc2007/VOCtrainval_06-Nov-2007.tar",
+        md5="c52e279531787c972589f7e41ab4ae64",
+        n_bytes=460_032_000,
+    ),
+    Archive(
+        year="2007",
+        image_set="test",
+        url=f"{VOC_HOST}/voc2007/VOCtest_06-Nov-2007.tar",
+        md5="b6e924de25625d8de591ea690078ad9f",
+        n_bytes=451_020_800,
+    ),
+    Archive(
+        year="2012",
+        image_set="trainval",
+        url=f"{VOC_HOST}/voc2012/VOCtrainval_11-May-2012.tar",
+        md5="6cd6e144f989b92b3379bac3b3de84fd",
+        n_bytes=1_999_639_040,
+    ),
 )
-NETWORK_TIMEOUT = (
-    60  # seconds without an answer after which a download fails; torchvision would wait for ever
-)
+
+
+def voc_folder(folder, year):
+    """Where the archives of a year are unpacked to, if they are downloaded into a folder."""
+    return Path(folder).expanduser() / "VOCdevkit" / f"VOC{year}"
 
 
 def download_voc(folder, years):
     """
-    Fetch and unpack the archives of PASCAL VOC. Those already there and complete (by their MD5 sum) are not fetched again.
+    Download and unpack the archives of PASCAL VOC. Those that are there already and complete (by
+    their MD5 sum) are not downloaded again.
 
-    :param folder: where the archives go; they unpack to VOCdevkit in it
-    :param paths: {"2007": path, "2012": path}; a year whose path is not the default of Parameters is not fetched
-    :return: the paths, those of the fetched years replaced by where they are now
-    :raises ValueError: there is nothing to fetch
-    :raises RuntimeError: the disk is too full, or an archive can not be fetched
+    :param folder: where the archives go; for where they are unpacked see voc_folder
+    :param years: of "2007" and "2012"
+    :raises DownloadError: the disk is too full, or an archive could not be downloaded
     """
     folder = Path(folder).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
-    check_disk_space(folder, years)
-    for year, image_set, _ in ARCHIVES:
-        if year in years:
-            print(f"VOC{year} {image_set}: into {folder.resolve()}")
-            download_archive(folder, year, image_set)
-    return {year: str(folder / "VOCdevkit" / f"VOC{year}") for year in years}
+    archives = [archive for archive in ARCHIVES if archive.year in years]
+    check_disk_space(folder, archives)
+    for archive in archives:
+        print(f"VOC{archive.year} {archive.image_set}: into {folder.resolve()}")
+        download_archive(folder, archive)
 
 
-def describe_archive(year, image_set):
-    """What torchvision knows of an archive: {"url", "filename", "md5", "base_dir"}."""
-    return voc.DATASET_YEAR_DICT["2007-test" if (year, image_set) == ("2007", "test") else year]
-
-
-def check_disk_space(folder, years):
-    """Raise a RuntimeError unless what is missing of the archives of these years, and what they hold, fits on the disk."""
-    needed = 0
-    for year, image_set, size in ARCHIVES:
-        if year not in years:
-            continue
-        archive = folder / describe_archive(year, image_set)["filename"]
-        unpacked = folder / "VOCdevkit" / f"VOC{year}" / "ImageSets" / "Main" / f"{image_set}.txt"
-        needed += max(0, size - (archive.stat().st_size if archive.is_file() else 0))
-        needed += 0 if unpacked.is_file() else size
+def check_disk_space(folder, archives):
+    """Raise a DownloadError unless what is still missing of the archives fits on the disk."""
+    needed = sum(missing_bytes(folder, archive) for archive in archives)
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise RuntimeError(
-            f"{folder.resolve()}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free: make room, or name another "
-            "--download-folder"
+        raise DownloadError(
+            f"{folder.resolve()}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free: make "
+            "room, or name another --download-folder"
         )
 
 
-def download_archive(folder, year, image_set):
-    """
-    Fetch one archive unless it is there and complete, and unpack it.
+def missing_bytes(folder, archive):
+    """How much disk space downloading and unpacking an archive still takes."""
+    path = folder / archive.filename
+    downloaded = path.stat().st_size if path.is_file() else 0
+    image_sets = voc_folder(folder, archive.year) / "ImageSets" / "Main"
+    is_unpacked = (image_sets / f"{archive.image_set}.txt").is_file()
+    to_unpack = 0 if is_unpacked else archive.n_bytes
+    return max(0, archive.n_bytes - downloaded) + to_unpack
 
-    :raises RuntimeError: it can not be fetched; the message says from where to where
+
+def download_archive(folder, archive):
     """
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(NETWORK_TIMEOUT)
+    Download an archive unless it is there and complete, and unpack it.
+
+    :raises DownloadError: this failed
+    """
     try:
-        VOCDetection(str(folder), year=year, image_set=image_set, download=True)
-    except (
-        OSError,
-        RuntimeError,
-        http.client.HTTPException,
-    ) as error:  # OSError: of the network and of the disk
-        archive = describe_archive(year, image_set)
-        raise RuntimeError(
-            f"{archive['filename']}: not fetched and unpacked ({error}): fetch {archive['url']} by hand into {folder.resolve()} "
-            f"(its MD5 sum should be {archive['md5']}) and run this again"
+        with network_timeout(NETWORK_TIMEOUT):
+            download_and_extract_archive(
+                archive.url, str(folder), filename=archive.filename, md5=archive.md5
+            )
+    # OSError: of the network and the disk; RuntimeError: a wrong MD5 sum
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        raise DownloadError(
+            f"{archive.filename} could not be downloaded and unpacked ({error}): fetch "
+            f"{archive.url} by hand into {folder.resolve()} (its MD5 sum should be {archive.md5}) "
+            "and run this again"
         ) from error
+
+
+@contextlib.contextmanager
+def network_timeout(seconds):
+    """A context in which connections fail that stay silent for so long."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
     finally:
-        socket.setdefaulttimeout(timeout)
+        socket.setdefaulttimeout(before)

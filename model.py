@@ -1,9 +1,24 @@
 """
-The network and its loss: SSD300 on a VGG-16 base, and the MultiBox loss (Liu et al. 2016, https://arxiv.org/abs/1512.02325).
+SSD300 on a VGG-16 base (Liu et al. 2016, https://arxiv.org/abs/1512.02325), from top to bottom: the
+feature maps, the three kinds of convolutions, the network with its priors and its detections, the
+matching of priors with objects, and the MultiBox loss.
 
-Below them is what scripts need to run them: the choice of device and precision, several processes, and signals to stop.
+Words that are used throughout:
+
+- A *tile* is one place of a feature map. On each tile stand several *priors*: fixed boxes of
+  different shapes, 8732 in all. For every prior the network predicts scores, one per class, and
+  *offsets*, which tell how to move and stretch the prior so that it becomes the box of an object.
+- Boxes are given as fractions of the image's sides, as *xy* (x_min, y_min, x_max, y_max) or as
+  *cxcy* (centre x, centre y, width, height). *gcxgcy* are offsets from a prior: the conversions,
+  with their formulas, are in utils.py.
+- The *Jaccard overlap* of two boxes is their intersection divided by their union, from 0 to 1.
+- A prior is *positive* if it is matched with an object, which it then has to predict; all others
+  are negative, and have to predict background, class 0.
+
+Comments that begin with DEVIATION mark departures from the paper; the README lists them all.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -24,20 +39,25 @@ from utils import (
 
 
 class FeatureMap(NamedTuple):
-    """A feature map that predictions are made from, and the priors that stand on each of its tiles."""
+    """A feature map that predictions are made from, and the priors on each of its tiles."""
 
     side: int  # tiles along each side
     channels: int
     scale: float  # side of the square prior, as a fraction of the image's side
-    aspect_ratios: (
-        tuple  # width / height of the priors, in order; the extra square one comes second
-    )
+    aspect_ratios: tuple  # width / height of the priors
+
+    @property
+    def n_priors(self):
+        """Priors per tile: one for each aspect ratio, and an extra square one."""
+        return len(self.aspect_ratios) + 1
 
 
-# Everything about priors follows from this table (paper, section 2.2). The scales grow evenly from 0.2 to 0.9; conv4_3 has 0.1.
-# DEVIATION(prior-scales): the authors' released code spaces the scales a little differently (0.1, 0.2, 0.37 ... 0.88, last extra
-# one 0.96), centres the priors of a map by its stride in pixels, and does not cap their width and height. These are the numbers
-# of the paper's text, and of the published tutorial's checkpoints (last extra one 1).
+# Everything about priors follows from this table (paper, section 2.2). The scales grow evenly from
+# 0.2 to 0.9; conv4_3 has 0.1.
+# DEVIATION(prior-scales): the authors' released code spaces the scales a little differently (0.1,
+# 0.2, 0.37 ... 0.88, last extra prior 0.96), centres the priors of a map by its stride in pixels,
+# and does not cap their width and height. These are the numbers of the paper's text and of the
+# published tutorial's checkpoints (last extra prior 1).
 FEATURE_MAPS = {
     "conv4_3": FeatureMap(38, 512, 0.1, (1.0, 2.0, 1 / 2)),
     "conv7": FeatureMap(19, 1024, 0.2, (1.0, 2.0, 3.0, 1 / 2, 1 / 3)),
@@ -46,12 +66,14 @@ FEATURE_MAPS = {
     "conv10_2": FeatureMap(3, 256, 0.725, (1.0, 2.0, 1 / 2)),
     "conv11_2": FeatureMap(1, 256, 0.9, (1.0, 2.0, 1 / 2)),
 }
-# The most detections of one class in one image that go into non-maximum suppression (nms_param.top_k in the authors' code).
+
+# The most boxes per class and image that go into non-maximum suppression (nms_param.top_k in the
+# authors' code)
 MAX_CANDIDATES_PER_CLASS = 400
 
 
 class VGGBase(nn.Module):
-    """VGG-16 as a feature extractor: convolutions only, and a last pooling that keeps the resolution (paper, section 3)."""
+    """VGG-16 as a feature extractor, with convolutions only (paper, section 3)."""
 
     def __init__(self):
         super().__init__()
@@ -80,14 +102,16 @@ class VGGBase(nn.Module):
             kernel_size=3, stride=1, padding=1
         )  # stride 1: the map stays 19 x 19
 
-        # fc6 and fc7 as convolutions. Decimation left one in three rows and columns of fc6's 7 x 7 kernel: the holes between
-        # them widen the 3 x 3 kernel that remains (dilation 6, as pool5 no longer halves the map).
+        # VGG-16's fully connected fc6 and fc7, made convolutions (see load_pretrained_layers). Only
+        # every third row and column of fc6's 7 x 7 kernel is kept. Dilation spreads these 3 x 3
+        # values out again: by 3, as they once lay, times 2, since pool5 no longer halves the map.
         self.conv6 = nn.Conv2d(512, 1024, kernel_size=3, padding=6, dilation=6)
         self.conv7 = nn.Conv2d(1024, 1024, kernel_size=1)
 
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
-                # Thirteen layers deep, smaller weights would let the signal die out: He's initialisation keeps its variance.
+                # He's initialisation keeps the variance of the signal from layer to layer. With
+                # smaller weights, as Xavier's, it would die out on the way through fifteen of them
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                 nn.init.zeros_(layer.bias)
 
@@ -96,7 +120,7 @@ class VGGBase(nn.Module):
         :param image: (N, 3, 300, 300) float
         :return: conv4_3 features (N, 512, 38, 38) and conv7 features (N, 1024, 19, 19)
         """
-        # In place: elsewhere, ReLUs take a processor a sixth of the time. (A hook that keeps a convolution's output must copy it)
+        # relu_ works in place: out-of-place ReLUs cost a sixth of the forward pass on a CPU
         out = F.relu_(self.conv1_1(image))  # (N, 64, 300, 300)
         out = F.relu_(self.conv1_2(out))
         out = self.pool1(out)  # (N, 64, 150, 150)
@@ -126,19 +150,25 @@ class VGGBase(nn.Module):
 
     def load_pretrained_layers(self):
         """
-        Fill the base from torchvision's VGG-16, trained on ImageNet (downloaded once into torch's cache, 528 MB).
+        Fill the base from torchvision's VGG-16, trained on ImageNet (528 MB, downloaded once into
+        torch's cache).
 
-        The thirteen convolutions are taken as they are. The fully connected fc6 and fc7 are first written as convolutions that
-        compute the same (7 x 7 and 1 x 1), then decimated to the size that conv6 and conv7 have.
+        The thirteen convolutions are taken as they are. fc6 reads a map of 512 x 7 x 7 values and
+        puts out 4096: that is a convolution with 4096 kernels of 7 x 7. fc7 is one with 4096
+        kernels of 1 x 1. Both are decimated: every fourth kernel is kept, 1024 of them, and of
+        fc6's 7 x 7 values every third in each direction, 3 x 3.
 
-        :raises DownloadError: the weights can not be downloaded, or the file in the cache is damaged
+        :raises DownloadError: the weights could not be downloaded, or the file in the cache is
+            damaged
         """
+        cache = f"{torch.hub.get_dir()}/checkpoints"
         vgg16 = download_weights(
             torchvision.models.VGG16_Weights.IMAGENET1K_V1,
             "the ImageNet weights of VGG-16",
-            f"and put that file into {torch.hub.get_dir()}/checkpoints, or train without them (--no-pretrained)",
+            f"and put that file into {cache}, or train without them (--no-pretrained)",
         )
         state = self.state_dict()
+        # Both networks list their thirteen convolutions in the order in which they are computed
         convolutions = [name for name in state if not name.startswith(("conv6", "conv7"))]
         features = [name for name in vgg16 if name.startswith("features.")]
         for name, vgg_name in zip(convolutions, features, strict=True):
@@ -154,7 +184,7 @@ class VGGBase(nn.Module):
 
 
 def init_xavier(module):
-    """Start every convolution in `module` with Xavier-uniform weights and zero biases (paper, section 3.1)."""
+    """Give every convolution Xavier-uniform weights and zero biases (paper, section 3.1)."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.xavier_uniform_(layer.weight)
@@ -162,7 +192,10 @@ def init_xavier(module):
 
 
 class AuxiliaryConvolutions(nn.Module):
-    """The convolutions after the base; they make the four smaller, coarser feature maps (paper, figure 2)."""
+    """
+    The convolutions after the base. They make four smaller feature maps, on which larger objects
+    are found (paper, figure 2).
+    """
 
     def __init__(self):
         super().__init__()
@@ -184,7 +217,8 @@ class AuxiliaryConvolutions(nn.Module):
     def forward(self, conv7_feats):
         """
         :param conv7_feats: (N, 1024, 19, 19) float
-        :return: features of conv8_2 (N, 512, 10, 10), conv9_2 (N, 256, 5, 5), conv10_2 (N, 256, 3, 3), conv11_2 (N, 256, 1, 1)
+        :return: features of conv8_2 (N, 512, 10, 10), conv9_2 (N, 256, 5, 5), conv10_2
+            (N, 256, 3, 3) and conv11_2 (N, 256, 1, 1)
         """
         out = F.relu_(self.conv8_1(conv7_feats))  # (N, 256, 19, 19)
         conv8_2_feats = F.relu_(self.conv8_2(out))  # (N, 512, 10, 10)
@@ -199,96 +233,106 @@ class AuxiliaryConvolutions(nn.Module):
 
 class PredictionConvolutions(nn.Module):
     """
-    Two 3 x 3 convolutions on each feature map: `loc_...` predicts four offsets for every prior of a tile, `cl_...` a score for
-    every class (paper, section 2.1).
+    Two 3 x 3 convolutions on each feature map (paper, section 2.1). For every prior of a tile,
+    `loc_...` predicts four offsets (localization), and `cl_...` a score per class (classification).
     """
 
     def __init__(self, n_classes):
-        """:param n_classes: number of classes, the background counted"""
+        """:param n_classes: number of classes, including background"""
         super().__init__()
         self.n_classes = n_classes
         for name, feature_map in FEATURE_MAPS.items():
-            n_priors = len(feature_map.aspect_ratios) + 1  # and the extra square one
-            setattr(
-                self,
-                f"loc_{name}",
-                nn.Conv2d(feature_map.channels, n_priors * 4, kernel_size=3, padding=1),
-            )
-            setattr(
-                self,
-                f"cl_{name}",
-                nn.Conv2d(feature_map.channels, n_priors * n_classes, kernel_size=3, padding=1),
-            )
+            channels = feature_map.channels
+            n_priors = feature_map.n_priors
+            loc = nn.Conv2d(channels, n_priors * 4, kernel_size=3, padding=1)
+            cl = nn.Conv2d(channels, n_priors * n_classes, kernel_size=3, padding=1)
+            setattr(self, f"loc_{name}", loc)
+            setattr(self, f"cl_{name}", cl)
         init_xavier(self)
 
     def forward(self, *feature_maps):
         """
-        :param feature_maps: the six feature maps (N, channels, side, side), in the order of FEATURE_MAPS
+        :param feature_maps: the six feature maps (N, channels, side, side), in the order of
+            FEATURE_MAPS
         :return: locs (N, 8732, 4) and scores (N, 8732, n_classes), in the order of the priors
         """
-        locs, scores = [], []
+        locs = []
+        scores = []
         for name, features in zip(FEATURE_MAPS, feature_maps, strict=True):
-            locs.append(self._per_prior(getattr(self, f"loc_{name}")(features), 4))
-            scores.append(self._per_prior(getattr(self, f"cl_{name}")(features), self.n_classes))
+            predict_locs = getattr(self, f"loc_{name}")
+            predict_scores = getattr(self, f"cl_{name}")
+            locs.append(self._per_prior(predict_locs(features), 4))
+            scores.append(self._per_prior(predict_scores(features), self.n_classes))
         return torch.cat(locs, dim=1), torch.cat(scores, dim=1)
 
     @staticmethod
     def _per_prior(out, n_values):
-        """(N, priors per tile * n_values, side, side) -> (N, side * side * priors per tile, n_values)"""
-        # A tile's channels hold its first prior's values, then its second's ... With the channels last, reading the memory in
-        # order goes row by row over the tiles and over the priors of each: the order of create_prior_boxes().
+        """(N, k * n_values, side, side) -> (N, side * side * k, n_values), k priors per tile"""
+        # The channels of a tile hold all values of its first prior, then those of its second, and
+        # so on. With the channels last, memory order goes over the rows, the tiles of a row, the
+        # priors of a tile: the order of create_prior_boxes().
         return out.permute(0, 2, 3, 1).reshape(out.size(0), -1, n_values)
 
 
 class SSD300(nn.Module):
-    """The whole network: base, auxiliary and prediction convolutions, and the priors that its predictions are relative to."""
+    """The whole network, and the priors that its predictions are relative to."""
 
-    def __init__(self, n_classes, pretrained=True, priors_cxcy=None, input_shift=None):
+    def __init__(
+        self, n_classes, pretrained=True, priors_cxcy=None, input_shift=None, label_map=None
+    ):
         """
-        :param n_classes: number of classes, the background counted
-        :param pretrained: start the base from torchvision's ImageNet weights; otherwise nothing is downloaded
-        :param priors_cxcy: (8732, 4) float, the priors of a converted model; default create_prior_boxes()
-        :param input_shift: (1, 3, 1, 1) float, added to every input: the difference between our normalisation and the one that a
-            converted model was trained with; default zeros
-        :raises ValueError: the priors have another shape
+        :param n_classes: number of classes, including background
+        :param pretrained: start the base from torchvision's ImageNet weights; otherwise nothing is
+            downloaded
+        :param priors_cxcy: (8732, 4) float; by default create_prior_boxes(). Published networks
+            have priors of their own, and keep them when they are converted
+        :param input_shift: (1, 3, 1, 1) float, added to every input; by default zeros. Published
+            networks were trained with inputs that were normalised in other ways
+        :param label_map: {class name: number}, background 0; by default the numbers are the names
+        :raises ValueError: the priors have another shape, or the label map another length
         """
         super().__init__()
         self.n_classes = n_classes
+        self.label_map = label_map or number_classes(n_classes)
+        if len(self.label_map) != n_classes:
+            raise ValueError(f"label_map: expected {n_classes} classes, got {self.label_map}")
+
         self.base = VGGBase()
         if pretrained:
             self.base.load_pretrained_layers()
         self.aux_convs = AuxiliaryConvolutions()
         self.pred_convs = PredictionConvolutions(n_classes)
 
-        # conv4_3 lies so early that its values are much larger than those of later maps: its features are divided by their L2
-        # norm and multiplied by a factor that each of the 512 channels learns (paper, section 3.1; ParseNet).
+        # The features of conv4_3 have another scale than those of the other maps. Those of each
+        # tile are divided by their L2 norm over the channels, then multiplied by a factor that each
+        # channel learns, starting from 20 (paper, section 3.1, after ParseNet).
         self.rescale_factors = nn.Parameter(torch.full((1, 512, 1, 1), 20.0))
 
         default_priors = self.create_prior_boxes()
-        priors_cxcy = default_priors if priors_cxcy is None else priors_cxcy
+        if priors_cxcy is None:
+            priors_cxcy = default_priors
         if priors_cxcy.shape != default_priors.shape:
-            raise ValueError(
-                f"priors: expected {tuple(default_priors.shape)}, got {tuple(priors_cxcy.shape)}"
-            )
+            expected = tuple(default_priors.shape)
+            raise ValueError(f"priors: expected {expected}, got {tuple(priors_cxcy.shape)}")
+        if input_shift is None:
+            input_shift = torch.zeros(1, 3, 1, 1)
+        # Buffers go to a GPU with the network. Not persistent: a checkpoint has them beside the
+        # state dict, whose names and shapes stay those of the published tutorial
         self.register_buffer("priors_cxcy", priors_cxcy, persistent=False)
-        self.register_buffer(
-            "input_shift",
-            torch.zeros(1, 3, 1, 1) if input_shift is None else input_shift,
-            persistent=False,
-        )
+        self.register_buffer("input_shift", input_shift, persistent=False)
 
     def forward(self, image):
         """
-        :param image: (N, 3, 300, 300) float, RGB normalised with ImageNet's mean and standard deviation
-        :return: locs (N, 8732, 4), offsets gcxgcy from the priors, and scores (N, 8732, n_classes), before the softmax
+        :param image: (N, 3, 300, 300) float, RGB normalised with ImageNet's mean and standard
+            deviation
+        :return: locs (N, 8732, 4), offsets gcxgcy from the priors, and scores (N, 8732, n_classes)
+            before the softmax
         """
         conv4_3_feats, conv7_feats = self.base(image + self.input_shift)
 
-        # In float32, as squares of large values overflow smaller types; the epsilon makes a vector of zeros stay one.
-        conv4_3_feats = conv4_3_feats.float()
-        norm = (
-            torch.linalg.vector_norm(conv4_3_feats, dim=1, keepdim=True).square() + 1e-10
-        ).sqrt()  # (N, 1, 38, 38)
+        conv4_3_feats = conv4_3_feats.float()  # squares of large values overflow smaller types
+        norm = torch.linalg.vector_norm(conv4_3_feats, dim=1, keepdim=True)  # (N, 1, 38, 38)
+        norm = (norm.square() + 1e-10).sqrt()  # never 0, so that nothing is divided by 0
         conv4_3_feats = conv4_3_feats / norm * self.rescale_factors
 
         return self.pred_convs(conv4_3_feats, conv7_feats, *self.aux_convs(conv7_feats))
@@ -296,124 +340,127 @@ class SSD300(nn.Module):
     @staticmethod
     def create_prior_boxes(feature_maps=FEATURE_MAPS):
         """
-        The priors of all maps: for each map in turn, row by row over its tiles, and on a tile in the order 1:1, extra, 2:1, 3:1,
-        1:2, 1:3. The extra prior is square, with the geometric mean of this map's scale and the next one's (paper, section 2.2).
+        The priors of all maps: map by map, row by row over the tiles of each, and on a tile in the
+        order 1:1, extra, 2:1, 3:1, 1:2, 1:3. The extra prior is square; its side is the geometric
+        mean of this map's scale and the next one's (paper, section 2.2).
 
         :param feature_maps: the table to follow
-        :return: (8732, 4) float, fractional cxcy; not clipped to the image, but no wider or higher than it
+        :return: (8732, 4) float, fractional cxcy. Priors may reach beyond the edges of the image
         """
         scales = [feature_map.scale for feature_map in feature_maps.values()]
-        next_scales = [*scales[1:], None]
+        extra_scales = [(scale * next_scale) ** 0.5 for scale, next_scale in pairwise(scales)]
+        extra_scales.append(1.0)  # the last map has no next one
+
         priors = []
-        for (side, _, scale, aspect_ratios), next_scale in zip(
-            feature_maps.values(), next_scales, strict=True
-        ):
-            extra = 1.0 if next_scale is None else (scale * next_scale) ** 0.5
+        for feature_map, extra in zip(feature_maps.values(), extra_scales, strict=True):
+            side, _, scale, aspect_ratios = feature_map
             sizes = [(scale * ratio**0.5, scale / ratio**0.5) for ratio in aspect_ratios]
             sizes.insert(1, (extra, extra))
-            priors += [
-                ((column + 0.5) / side, (row + 0.5) / side, width, height)
-                for row in range(side)
-                for column in range(side)
-                for width, height in sizes
-            ]
+            for row in range(side):
+                for column in range(side):
+                    for width, height in sizes:
+                        priors.append(((column + 0.5) / side, (row + 0.5) / side, width, height))
+        # The clamp makes no prior wider or higher than the image; all centres are inside anyway
         return torch.tensor(priors, dtype=torch.float32).clamp(0, 1)
 
     @torch.no_grad()
     def detect_objects(self, predicted_locs, predicted_scores, min_score, max_overlap, top_k):
         """
-        Turn the 8732 predictions of each image into detections: decode the boxes, keep what scores above `min_score`, and of
-        the boxes of one class that overlap only the best (non-maximum suppression). The whole batch goes through at once.
+        Turn the 8732 predictions of each image into detections. All images of a batch are handled
+        together.
 
-        :param predicted_locs: (N, 8732, 4) float
+        :param predicted_locs: (N, 8732, 4) float, offsets gcxgcy
         :param predicted_scores: (N, 8732, n_classes) float, before the softmax
         :param min_score: a class's probability must be above this
-        :param max_overlap: of two boxes of a class whose Jaccard overlap is above this, the one with the lower score goes
-        :param top_k: the most detections an image
-        :return: three lists of N tensors, best detection first: boxes (n, 4) in fractional xy, not clipped to the image; labels
-            (n,) long; scores (n,). An image without detections has n = 0.
+        :param max_overlap: of two boxes of a class whose Jaccard overlap is above this, the one
+            with the lower score is suppressed
+        :param top_k: the most detections per image
+        :return: three lists of N tensors, best detection first: boxes (n, 4) in fractional xy, not
+            clipped to the image; labels (n,) long; scores (n,). An image without detections has
+            n = 0.
         """
-        n_images, n_priors, n_classes = predicted_scores.shape
-        probabilities = predicted_scores.float().softmax(dim=2)  # (N, 8732, n_classes)
-        probabilities[:, :, 0] = float("-inf")  # the background is not looked for
-        # NaN counts, which topk takes for the highest; int64 would take five times as long
-        n_candidates = n_priors * n_classes - (probabilities <= min_score).sum(
-            dim=(1, 2), dtype=torch.int32
-        )  # (N)
-        n_most = max(n_candidates.tolist(), default=0)
+        n_images, _, n_classes = predicted_scores.shape
+        probabilities = predicted_scores.float().softmax(dim=2).nan_to_num(nan=0.0)
+        probabilities[:, :, 0] = -torch.inf  # background is never a detection
+        probabilities = probabilities.flatten(1)  # (N, 8732 * n_classes), a pair of prior and class
+        n_candidates = (probabilities > min_score).sum(dim=1)  # (N,)
+        n_all = int(n_candidates.max()) if n_images > 0 else 0
 
-        # Only better boxes suppress a box: what stays of the best candidates stays in any case. More are taken if too few do.
-        for n_best in (2 * top_k, 6 * top_k, n_most):
-            n_best = min(n_best, n_most)
-            boxes, score, group = self._best_candidates(
-                probabilities, predicted_locs, min_score, n_best
-            )
-            at_once = (
-                boxes.is_cuda and len(boxes) < 100_000
-            )  # a bit for each pair: 1.2 GB. A processor has less to do apart
-            kept = suppress(boxes, score, group, n_classes, max_overlap, at_once)
-            image = group[kept] // n_classes
-            n_kept = torch.bincount(image, minlength=n_images)  # (N)
+        # Only a better box can suppress a box. So what happens to the best candidates of an image
+        # does not depend on the others: all are compared only if fewer than top_k of the best stay
+        for n_best in (min(4 * top_k, n_all), n_all):
+            # 1. Candidates: the best pairs of a prior and a class, if they score high enough. From
+            # here on there are flat lists, image by image, and in each image the best ones first
+            scores, pairs = probabilities.topk(n_best, dim=1)  # (N, n_best) both
+            images, places = (scores > min_score).nonzero(as_tuple=True)  # (n,) both
+            scores, pairs = scores[images, places], pairs[images, places]
+            priors, labels = pairs // n_classes, pairs % n_classes
+
+            # 2. The best 400 of each class in each image
+            groups = images * n_classes + labels
+            good = rank_in_group(groups) < MAX_CANDIDATES_PER_CLASS
+            images, priors, labels = images[good], priors[good], labels[good]
+            scores, groups = scores[good], groups[good]
+
+            # 3. Non-maximum suppression within each class of each image
+            offsets = predicted_locs[images, priors].float()
+            boxes = cxcy_to_xy(gcxgcy_to_cxcy(offsets, self.priors_cxcy[priors]))  # (n, 4)
+            kept = suppress(boxes, scores, groups, max_overlap)  # indices of candidates
+            n_kept = torch.bincount(images[kept], minlength=n_images)  # (N,)
             if ((n_kept >= top_k) | (n_candidates <= n_best)).all():
                 break
 
-        kept = kept[rank_in_group(image) < top_k]
+        # 4. The best top_k of each image, over all its classes; one tensor per image
+        kept = kept[rank_in_group(images[kept]) < top_k]
         sizes = n_kept.clamp(max=top_k).tolist()
-        return tuple(
-            list(tensor.split(sizes))
-            for tensor in (boxes[kept], group[kept] % n_classes, score[kept])
-        )
+        boxes, labels, scores = boxes[kept], labels[kept], scores[kept]
+        return list(boxes.split(sizes)), list(labels.split(sizes)), list(scores.split(sizes))
 
-    def _best_candidates(self, probabilities, predicted_locs, min_score, n_best):
-        """
-        The pairs of a prior and a class that score highest in each image, of each class at most 400.
 
-        :param probabilities, predicted_locs: (N, 8732, n_classes), minus infinity for the background, and (N, 8732, 4)
-        :param min_score: only what is above it
-        :param n_best: the most of an image
-        :return: for the n candidates of the batch, image by image and each image's best first: boxes (n, 4) in fractional xy,
-            scores (n,), and groups (n,), the number of the image times n_classes plus the label
-        """
-        n_classes = probabilities.size(2)
-        scores, index = probabilities.flatten(1).topk(n_best, dim=1)  # (N, n_best) both
-        image, place = (scores > min_score).nonzero(as_tuple=True)  # (n,) both
-        score, index = scores[image, place], index[image, place]
-        prior, group = index // n_classes, image * n_classes + index % n_classes
-        goes_on = rank_in_group(group) < MAX_CANDIDATES_PER_CLASS
-        image, prior, score, group = image[goes_on], prior[goes_on], score[goes_on], group[goes_on]
-        boxes = gcxgcy_to_cxcy(predicted_locs[image, prior].float(), self.priors_cxcy[prior])
-        return cxcy_to_xy(boxes), score, group
+def number_classes(n_classes):
+    """A label map for classes without names: {"background": 0, "1": 1, "2": 2 ...}."""
+    return {"background": 0} | {str(number): number for number in range(1, n_classes)}
 
 
 def rank_in_group(group):
-    """For each element of group, (n,) long, from 0 and in any order: how many of the same group come before it, (n,) long."""
-    order = group.argsort(stable=True)
+    """
+    How many elements of the same group come before each element.
+
+    :param group: (n,) long, numbers from 0, in any order
+    :return: (n,) long; for [5, 2, 5, 5, 2] it is [0, 0, 1, 2, 1]
+    """
+    order = group.argsort(stable=True)  # all elements of group 0, then those of group 1 ...
     size = torch.bincount(group)
-    first = size.cumsum(0) - size  # where each group begins in that order
+    first = size.cumsum(0) - size  # the place in that order where each group begins
+    place = torch.arange(len(group), device=group.device)
     rank = torch.empty_like(group)
-    rank[order] = torch.arange(len(group), device=group.device) - first[group[order]]
+    rank[order] = place - first[group[order]]
     return rank
 
 
-def suppress(boxes, scores, groups, n_classes, max_overlap, at_once):
+def suppress(boxes, scores, groups, max_overlap):
     """
-    Non-maximum suppression within each class of each image of a batch.
+    Non-maximum suppression within each group. The idea: take the best box of a group, drop those
+    that overlap it too much, take the best one that is left, and so on. (The tests have it as a
+    plain loop; here torchvision's kernel does the work.)
 
-    :param boxes, scores: (n, 4) float, xy, and (n,) float
-    :param groups: (n,) long, the number of the image times n_classes plus the label
-    :param n_classes: number of classes, the background counted
-    :param max_overlap: of two boxes of a group whose Jaccard overlap is above this, the one with the lower score goes
-    :param at_once: compare the boxes of all images with one another, instead of those of each image
-    :return: (m,) long, the boxes that stay, in their order
+    :param boxes: (n, 4) float, xy
+    :param scores: (n,) float
+    :param groups: (n,) long; boxes of different groups do not suppress each other
+    :param max_overlap: Jaccard overlap above which the box with the lower score is dropped
+    :return: (m,) long, indices of the boxes that stay, ascending
     """
-    # Groups are kept apart by moving each to a place of its own; that takes digits to spare, hence float64, and a bound
-    far = 1e4  # sides of the image: only senseless boxes reach it
-    place = groups if at_once else groups % n_classes
-    moved = boxes.double().nan_to_num().clamp(-far, far) + far + (2 * far + 1) * place.unsqueeze(1)
-    if at_once:
-        kept = torchvision.ops.nms(moved, scores.double(), max_overlap)
+    # NaN, or coordinates far outside the image, must not disturb the other boxes
+    far = 1e4  # in sides of the image
+    boxes = boxes.double().nan_to_num().clamp(-far, far) + far  # from 0 to 2 * far
+    if boxes.is_cuda and len(boxes) <= 100_000:
+        # One call for the whole batch, which a GPU is fast with: each group is moved to a place of
+        # its own, where it meets no other. (The kernel keeps a bit per pair of boxes: 1.2 GB here)
+        boxes = boxes + groups.unsqueeze(1) * (2 * far + 1)
+        kept = torchvision.ops.nms(boxes, scores.double(), max_overlap)
     else:
-        kept = torchvision.ops.batched_nms(moved, scores.double(), groups // n_classes, max_overlap)
+        # torchvision goes through many groups one by one, which is faster on a CPU
+        kept = torchvision.ops.batched_nms(boxes, scores.double(), groups, max_overlap)
     return kept.sort().values
 
 
@@ -421,65 +468,65 @@ def match_priors(boxes_xy, is_object, priors_xy, threshold):
     """
     Decide which object each prior has to predict (paper, section 2.2, "Matching strategy").
 
-    A prior is positive for the object that it overlaps most if that overlap is at least the threshold. Beyond that every object
-    has a prior of its own, so that none goes unlearnt: the pair with the highest overlap is settled first, and an object whose
-    prior is taken has its next best free one.
+    A prior is positive for the object that it overlaps most, if that overlap is at least the
+    threshold. In addition, every object gets a prior of its own, so that each is learnt from: the
+    pair with the highest overlap is settled first, then the highest among the objects and priors
+    that are left, and so on. (The tests have this as a plain loop. Here all images are handled
+    together, and all pairs at once that would not take anything from one another.)
 
-    :param boxes_xy: (N, M, 4) float, objects of each image, padded to the largest number M >= 1 with boxes that overlap no prior
+    :param boxes_xy: (N, M, 4) float, the objects of each image. M is the largest number of objects,
+        at least 1; images with fewer are padded with boxes that overlap no prior
     :param is_object: (N, M) bool, False for padding
     :param priors_xy: (P, 4) float
     :param threshold: Jaccard overlap from which a prior is positive
-    :return: the object of each prior (N, P) long, an index below M; and whether the prior is positive (N, P) bool
+    :return: the object of each prior (N, P) long, an index below M; and whether the prior is
+        positive (N, P) bool
     """
-    priors_xy = F.pad(
-        priors_xy, (0, 0, 0, 1), value=-1.0
-    )  # one more, which overlaps nothing, for losers to be written to
-    overlap = find_jaccard_overlap(boxes_xy, priors_xy)  # (N, M, P + 1)
-    n_images, n_objects, n_priors = overlap.shape
-    overlap_for_each_prior, object_for_each_prior = overlap.max(dim=1)  # (N, P + 1) both
+    overlap = find_jaccard_overlap(boxes_xy, priors_xy)  # (N, M, P)
+    overlap_for_each_prior, object_for_each_prior = overlap.max(dim=1)  # (N, P) both
     positive = overlap_for_each_prior >= threshold
-    # In each round every object that waits names its best free prior, and gets it if no other that waits overlaps it more. So at
-    # least the best pair of all is settled, and none that would not also be settled if pairs were taken one by one.
-    objects = torch.arange(n_objects, device=overlap.device)
-    waiting = is_object  # (N, M)
-    for _ in range(n_objects):
-        best_overlap, prior = overlap.max(dim=2)  # (N, M) both
-        waiting = waiting & (best_overlap >= 0)  # not for ever, where no prior is free
-        rivals = overlap.gather(
-            2, prior.unsqueeze(1).expand(-1, n_objects, -1)
-        )  # (N, M, M), who overlaps whose prior how much
-        wins = waiting & (rivals.masked_fill(~waiting.unsqueeze(2), -1.0).argmax(dim=1) == objects)
-        place = prior.masked_fill(~wins, n_priors - 1)
-        object_for_each_prior.scatter_(1, place, objects.expand(n_images, -1))
-        positive.scatter_(1, place, True)
-        overlap.scatter_(2, place.unsqueeze(1).expand(-1, n_objects, -1), -1.0)  # no longer free
+
+    n_images, n_objects, n_priors = overlap.shape
+    object_index = torch.arange(n_objects, device=overlap.device).expand(n_images, -1)  # (N, M)
+    waiting = is_object  # (N, M), objects that have no prior of their own yet
+    # The object that has a prior as its own, -1 for none. In the last column, which is no prior's,
+    # the objects end up that win nothing in a round
+    owner = torch.full((n_images, n_priors + 1), -1, device=overlap.device)
+    for _ in range(n_objects):  # each round settles at least the best pair of each image
+        best_overlap, best_prior = overlap.max(dim=2)  # (N, M) both, of each object's free priors
+
+        # A waiting object wins its best prior if no other waiting object overlaps that prior more.
+        # rival_overlap[n, i, j] is the overlap of object i with the prior that object j wants.
+        wanted = best_prior.unsqueeze(1).expand(-1, n_objects, -1)  # (N, M, M)
+        rival_overlap = overlap.gather(2, wanted).masked_fill(~waiting.unsqueeze(2), -1.0)
+        is_best = rival_overlap.argmax(dim=1) == object_index
+        wins = waiting & is_best & (best_overlap >= 0)  # (N, M); below 0 no prior is free
+
+        owner.scatter_(1, best_prior.masked_fill(~wins, n_priors), object_index)
+        is_taken = owner[:, :-1] >= 0  # (N, P)
+        overlap = overlap.masked_fill(is_taken.unsqueeze(1), -1.0)
         waiting = waiting & ~wins
-        if (
-            not overlap.is_cuda and not waiting.any()
-        ):  # a GPU would have to stop for the answer: it goes through all rounds
+        # Most batches need few rounds. Asking a GPU whether any object waits would stall it
+        if not overlap.is_cuda and not waiting.any():
             break
-    return object_for_each_prior[:, :-1], positive[:, :-1]
 
-
-def parts_of_batch(boxes, max_objects):
-    """Slices of a batch with few objects, padding counted, whose overlaps with all priors fit into a processor's cache."""
-    parts, first, most = [], 0, 0
-    for last, n_objects in enumerate(map(len, boxes)):
-        most = max(most, n_objects)
-        if last > first and (last + 1 - first) * most > max_objects:
-            parts.append(slice(first, last))
-            first, most = last, n_objects
-    return [*parts, slice(first, len(boxes))]
+    owner = owner[:, :-1]
+    is_owned = owner >= 0
+    object_for_each_prior = torch.where(is_owned, owner, object_for_each_prior)
+    return object_for_each_prior, positive | is_owned
 
 
 class MultiBoxLoss(nn.Module):
-    """The MultiBox loss: how wrong the boxes of matched priors are, and how wrong the class scores are (paper, section 2.2)."""
+    """
+    The MultiBox loss (paper, section 2.2): how wrong the boxes of matched priors are, plus how
+    wrong the class scores of these priors and of the hardest others are.
+    """
 
     def __init__(self, priors_cxcy, threshold=0.5, neg_pos_ratio=3, alpha=1.0):
         """
         :param priors_cxcy: (P, 4) float
         :param threshold: Jaccard overlap from which a prior is matched with an object
-        :param neg_pos_ratio: hard negatives for each positive prior of an image
+        :param neg_pos_ratio: hard negatives per positive prior of an image
         :param alpha: weight of the localization loss
         """
         super().__init__()
@@ -499,97 +546,84 @@ class MultiBoxLoss(nn.Module):
         return self.total(self.components(predicted_locs, predicted_scores, boxes, labels))
 
     def total(self, losses):
-        """The loss that the two components {"confidence", "localization"} add up to."""
+        """The loss that the components {"confidence", "localization"} add up to."""
         return losses["confidence"] + self.alpha * losses["localization"]
 
     def components(self, predicted_locs, predicted_scores, boxes, labels):
-        """The two losses that `forward` adds up, by name, {"confidence": scalar, "localization": scalar}; arguments as there."""
+        """
+        The two losses that `forward` adds up; arguments as there.
+
+        :return: {"confidence": scalar, "localization": scalar}
+        """
         true_classes, true_locs = self.match(boxes, labels)
-        return self.compare(
-            predicted_locs, predicted_scores, true_classes, true_locs, (true_classes > 0).sum()
-        )
+        n_positives = (true_classes > 0).sum()
+        return self.compare(predicted_locs, predicted_scores, true_classes, true_locs, n_positives)
 
     def match(self, boxes, labels):
         """
         What the network should predict for every prior.
 
         :param boxes, labels: see forward; on the priors' device or on the CPU
-        :return: on the priors' device: true classes (N, P) long, 0 (background) where a prior is not positive, and true offsets
-            (N, P, 4), which mean something for positive priors only
+        :return: on the priors' device: true classes (N, P) long, 0 (background) where a prior is
+            not positive, and true offsets (N, P, 4), which only mean something for positive priors
         """
-        # A GPU takes the batch as a whole; a processor has it faster in parts
-        parts = [slice(None)] if self.priors_cxcy.is_cuda else parts_of_batch(boxes, max_objects=32)
-        matched = [self._match_part(boxes[part], labels[part]) for part in parts]
-        true_classes, true_locs = zip(*matched, strict=True)
-        return torch.cat(true_classes), torch.cat(true_locs)
-
-    def _match_part(self, boxes, labels):
-        """What `match` says, for a part of a batch."""
         device = self.priors_cxcy.device
-        true_boxes = pad_sequence(boxes, batch_first=True).to(
-            device, non_blocking=True
-        )  # (N, M, 4)
-        true_labels = pad_sequence(labels, batch_first=True).to(
-            device, non_blocking=True
-        )  # (N, M), 0 where there is no object
-        if true_labels.size(1) == 0:  # no object at all: one column of padding
-            true_boxes, true_labels = F.pad(true_boxes, (0, 0, 0, 1)), F.pad(true_labels, (0, 1))
-        is_object = true_labels > 0
+        true_boxes = pad_sequence(boxes, batch_first=True).to(device, non_blocking=True)
+        true_labels = pad_sequence(labels, batch_first=True).to(device, non_blocking=True)
+        if true_labels.size(1) == 0:  # no object in the whole batch: one column of padding
+            true_boxes = F.pad(true_boxes, (0, 0, 0, 1))
+            true_labels = F.pad(true_labels, (0, 1))
+        is_object = true_labels > 0  # (N, M), False for padding
         priors_xy = cxcy_to_xy(self.priors_cxcy)
-        true_boxes = torch.where(
-            is_object.unsqueeze(2), true_boxes, priors_xy[0] + 3
-        )  # padding: any box away from the picture
+        beside_the_image = priors_xy[0] + 3  # padding: a box that no prior overlaps
+        true_boxes = torch.where(is_object.unsqueeze(2), true_boxes, beside_the_image)  # (N, M, 4)
 
         object_for_each_prior, positive = match_priors(
             true_boxes, is_object, priors_xy, self.threshold
         )  # (N, P) both
-        true_classes = (
-            true_labels.gather(1, object_for_each_prior) * positive
-        )  # (N, P), background 0 where not positive
-        matched_boxes = true_boxes.gather(
-            1, object_for_each_prior.unsqueeze(2).expand(-1, -1, 4)
-        )  # (N, P, 4)
+        true_classes = true_labels.gather(1, object_for_each_prior) * positive
+        box_index = object_for_each_prior.unsqueeze(2).expand(-1, -1, 4)
+        matched_boxes = true_boxes.gather(1, box_index)  # (N, P, 4)
         return true_classes, cxcy_to_gcxgcy(xy_to_cxcy(matched_boxes), self.priors_cxcy)
 
-    def compare(self, predicted_locs, predicted_scores, true_classes, true_locs, n_positives_batch):
+    def compare(self, predicted_locs, predicted_scores, true_classes, true_locs, n_positives):
         """
-        The two losses of predictions: sums over these images, divided by the positive priors of the whole batch, of which these
-        images may be a part. The losses of its parts add up to the loss of the batch.
+        The two losses of some images of a batch, or of all. They are divided by the number of
+        positive priors of the whole batch, so that the losses of its parts add up to its loss.
 
         :param predicted_locs, predicted_scores: see forward
         :param true_classes, true_locs: (N, P) and (N, P, 4), see match
-        :param n_positives_batch: scalar tensor, the number of positive priors of the batch
+        :param n_positives: scalar tensor, the number of positive priors of the whole batch
         :return: {"confidence": scalar, "localization": scalar}
         """
-        predicted_locs, predicted_scores = predicted_locs.float(), predicted_scores.float()
-        positive = true_classes > 0
-        # Without positives both sums below are zero; dividing them by one instead of zero keeps them so.
-        divisor = n_positives_batch.clamp(min=1)
-        confidence = self._confidence_loss(
-            predicted_scores, true_classes, positive, positive.sum(dim=1)
-        )
-        localization = self._localization_loss(predicted_locs, true_locs, positive)
+        # Without positives both sums are zero, and stay zero when they are divided by one
+        divisor = n_positives.clamp(min=1)
+        confidence = self._confidence_loss(predicted_scores.float(), true_classes)
+        localization = self._localization_loss(predicted_locs.float(), true_locs, true_classes)
         return {"confidence": confidence / divisor, "localization": localization / divisor}
 
     @staticmethod
-    def _localization_loss(predicted_locs, true_locs, positive):
-        """Smooth L1 loss, summed over the four offsets of all positive priors of the batch."""
+    def _localization_loss(predicted_locs, true_locs, true_classes):
+        """Smooth L1 loss, summed over the four offsets of all positive priors."""
+        positive = true_classes > 0  # (N, P)
         loss = F.smooth_l1_loss(predicted_locs, true_locs, reduction="none")  # (N, P, 4)
+        # Not loss[positive].sum(): a GPU would have to stop and count the positive ones
         return loss.masked_fill(~positive.unsqueeze(2), 0.0).sum()
 
-    def _confidence_loss(self, predicted_scores, true_classes, positive, n_positives):
+    def _confidence_loss(self, predicted_scores, true_classes):
         """
-        Cross entropy, summed over the positive priors and, in each image, over its hardest negatives: the priors without an
-        object whose loss is highest, `neg_pos_ratio` for each positive one. All 8732 would drown the few positives.
+        Cross entropy, summed over the positive priors and, in each image, over its hardest
+        negatives: the priors without an object whose loss is highest, `neg_pos_ratio` for each
+        positive one. All 8732 would drown out the few positives.
         """
+        positive = true_classes > 0  # (N, P)
         loss = F.cross_entropy(
             predicted_scores.flatten(0, 1), true_classes.flatten(), reduction="none"
-        ).view_as(positive)
+        ).view_as(true_classes)  # (N, P)
         positive_loss = loss.masked_fill(~positive, 0.0).sum()
 
-        negative_loss, _ = loss.masked_fill(positive, 0.0).sort(
-            dim=1, descending=True
-        )  # (N, P), hardest first
-        hardness = torch.arange(loss.size(1), device=loss.device)  # 0 for the hardest
-        is_hard = hardness < self.neg_pos_ratio * n_positives.unsqueeze(1)  # (N, P)
+        negative_loss = loss.masked_fill(positive, 0.0)
+        negative_loss, _ = negative_loss.sort(dim=1, descending=True)  # hardest first
+        n_hard = self.neg_pos_ratio * positive.sum(dim=1, keepdim=True)  # (N, 1)
+        is_hard = torch.arange(loss.size(1), device=loss.device) < n_hard  # (N, P)
         return positive_loss + negative_loss.masked_fill(~is_hard, 0.0).sum()

@@ -1,4 +1,10 @@
-"""Weights that others published, made into checkpoints like ours."""
+"""
+Weights that others published, made into checkpoints like ours.
+
+Every SSD300 computes the same, but each project has its own names for the layers, its own order and
+shape of the priors, and its own normalisation of the input. A conversion takes these in turn:
+rename(), reorder_heads() and stepped_priors(), fold_input().
+"""
 
 import torch
 from torchvision.models.detection import SSD300_VGG16_Weights
@@ -6,204 +12,96 @@ from torchvision.models.detection import SSD300_VGG16_Weights
 from annotations import create_label_map, voc_labels
 from downloads import download_weights
 from model import FEATURE_MAPS, SSD300
-from safe_loading import WrongFileError, describe_read_errors, read_file
+from safe_loading import StandIn, WrongFileError, describe_read_errors, read_file
 from utils import IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
 
-# What a checkpoint has at least: enough to make the model again. Training adds what it needs to go on.
+# What every checkpoint has: enough to make the model again. Training adds what it needs to go on.
 MODEL_KEYS = ("model", "label_map", "priors_cxcy", "input_shift")
-# In place of a file: torchvision's SSD300, trained on COCO, with the classes of PASCAL VOC
+# In place of a file: torchvision's SSD300, trained on COCO
 COCO = "coco"
 HOW_TO_GET_A_MODEL = (
-    f"take --checkpoint {COCO}, which downloads a detector of VOC's classes (136 MB); name another with --checkpoint; or train "
-    "one: python train.py, or in minutes python train.py --toy, which leaves toy/checkpoint_ssd300.pth.tar"
+    f"name another file; or give {COCO} in its place, which downloads a detector of COCO's 80 "
+    "classes (136 MB); or train one: python train.py, or in minutes python train.py --toy, which "
+    "leaves toy/checkpoint_ssd300.pth.tar"
 )
-HOW_TO_GET_THE_BASE = "the README, Start from published weights, says where it was published; or train without --base-weights"
-
-
-def load_base_weights(path):
-    """
-    Read the base that the paper starts from: `vgg16_reducedfc.pth`, Caffe's VGG-16 with decimated fc6 and fc7.
-
-    :param path: the file
-    :return: state dict of VGGBase, and the input_shift (1, 3, 1, 1) that goes with it
-    :raises FileNotFoundError: there is no such file
-    :raises WrongFileError: it is damaged, asks for code to be run, or is another file
-    """
-    content = read_file(path, HOW_TO_GET_THE_BASE)
-    with describe_read_errors(path):
-        if not isinstance(content, dict) or PAPER_BASE["base.conv7"] + ".weight" not in content:
-            raise WrongFileError("not the base of the paper, vgg16_reducedfc.pth")
-        state = rename(content, PAPER_BASE)
-        check_weights(state, n_classes=1, part="base.")
-        state, input_shift = fold_input(state, CAFFE_MEAN)
-    return {name.removeprefix("base."): tensor for name, tensor in state.items()}, input_shift
+HOW_TO_GET_THE_BASE = (
+    "the README, Start from published weights, says where it was published; or train without "
+    "--base-weights"
+)
 
 
 def to_checkpoint(content, voc_classes):
     """
-    Tell the kind of a file by what is in it, and convert it.
+    Tell by its content what kind of file it is, and convert it.
 
     :param content: what read_file returned
-    :param voc_classes: keep the twenty classes of PASCAL VOC of COCO's eighty
-    :return: dict with MODEL_KEYS
-    :raises WrongFileError: it has no weights that are known here
+    :param voc_classes: keep only PASCAL VOC's 20 of COCO's 80 classes
+    :return: dict with MODEL_KEYS; of our own checkpoints, all that is in them
+    :raises WrongFileError: it has no weights that we know
     """
     content = content if isinstance(content, dict) else {}
     if "backbone.scale_weight" in content:
         return from_torchvision(content, voc_classes)
     if voc_classes:
-        raise WrongFileError("its classes are not COCO's, of which VOC's could be kept")
+        raise WrongFileError("--voc-classes is only for torchvision's file of COCO's classes")
     if "vgg.0.weight" in content:
         return from_amdegroot(content)
-    if PAPER_BASE["base.conv7"] + ".weight" in content:
-        raise WrongFileError("the base of a network only, to train from (train.py --base-weights)")
+    if isinstance(content.get("model"), StandIn):
+        return from_tutorial(content["model"])
+    if PAPER_LAYERS["base.conv7"] + ".weight" in content:
+        raise WrongFileError("only the base of a network, to train from (train.py --base-weights)")
     missing = [key for key in MODEL_KEYS if key not in content]
     if missing and "model" in content:
         raise WrongFileError(f"not a checkpoint of train.py: it has no {', '.join(missing)}")
     if missing:
-        raise WrongFileError(
-            f"it has no weights of a network that is known here, but: {str(list(content)[:3])[1:100]} ..."
-        )
+        found = str(list(content)[:3])[1:100]
+        raise WrongFileError(f"it has no weights of a network that we know, but: {found} ...")
     return content
 
 
-def check_label_map(label_map):
+def download_coco():
     """
-    :raises WrongFileError: not {class name: number} with the numbers 0, 1, 2 ...
+    :return: the state dict of torchvision's ssd300_vgg16, trained on COCO
+    :raises DownloadError: it could not be downloaded, or the file in the cache is damaged
     """
-    names = list(label_map) if isinstance(label_map, dict) else []
-    if (
-        not names
-        or not all(isinstance(name, str) for name in names)
-        or list(label_map.values()) != list(range(len(names)))
-    ):
-        raise WrongFileError("its label_map does not number the classes 0, 1, 2 ...")
+    return download_weights(
+        SSD300_VGG16_Weights.COCO_V1,
+        "torchvision's SSD300",
+        f"and give that file in place of {COCO}",
+    )
 
 
-def check_tensor(name, tensor, shape):
+# --------------------------------------------------------------------------- the published networks
+
+
+def from_tutorial(model):
     """
-    :raises WrongFileError: not a tensor of numbers of this shape; or one without a number for each place, which a small file can
-        make as large as it likes
+    Convert the model of the published tutorial, which its train.py saved as an object. Its layers,
+    its order of priors and its input are ours.
+
+    :param model: StandIn for an object of class SSD300
+    :return: dict with MODEL_KEYS
+    :raises WrongFileError: the model is not what it should be
     """
-    if not isinstance(tensor, torch.Tensor) or tensor.shape != shape:
-        got = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
-        raise WrongFileError(f"{name}: expected {tuple(shape)}, got {got}")
-    if (
-        tensor.layout != torch.strided
-        or tensor.device.type != "cpu"
-        or tensor.dtype != torch.float32
-    ):
-        raise WrongFileError(f"{name}: expected 32-bit floating-point numbers")
-    if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
-        raise WrongFileError(f"{name}: has fewer numbers than places")
+    n_classes = len(voc_labels) + 1
+    state = {name: tutorial_parameter(model, name) for name in expected_shapes(n_classes)}
+    n_scores = 4 * n_classes  # conv4_3 has four priors per tile
+    if len(state["pred_convs.cl_conv4_3.bias"]) != n_scores:
+        raise WrongFileError("its model has other classes than VOC's, without their names")
+    return {
+        "model": state,
+        "label_map": create_label_map(voc_labels),
+        "priors_cxcy": model.state["priors_cxcy"],  # made with 0.333 where ours have 1/3
+        "input_shift": torch.zeros(1, 3, 1, 1),
+    }
 
 
-def check_weights(state, n_classes, part=""):
-    """
-    :param state: state dict of an SSD300, or of the part of it whose names begin with `part`
-    :param n_classes: number of classes, the background counted
-    :raises WrongFileError: the names or shapes are others
-    """
-    with torch.device("meta"):  # shapes only: nothing is allocated
-        expected = {
-            name: tensor.shape
-            for name, tensor in SSD300(n_classes, False).state_dict().items()
-            if name.startswith(part)
-        }
-    try:
-        if not isinstance(state, dict) or set(state) != set(expected):
-            different = set(expected) ^ set(state if isinstance(state, dict) else ())
-            raise WrongFileError(
-                f"missing or unknown: {', '.join(sorted(map(str, different))[:3])} ..."
-            )
-        for name, shape in expected.items():
-            check_tensor(name, state[name], shape)
-    except WrongFileError as error:
-        network = "the base of an SSD300" if part else f"an SSD300 for its {n_classes} classes"
-        raise WrongFileError(f"its weights are not those of {network}: {error}") from error
-
-
-# ------------------------------------------------------------------------------------------------------ other people's networks
-
-BASE_LAYERS = (
-    "conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv4_1", "conv4_2", "conv4_3",
-    "conv5_1", "conv5_2", "conv5_3", "conv6", "conv7",
-)  # fmt: skip
-AUXILIARY_LAYERS = (
-    "conv8_1",
-    "conv8_2",
-    "conv9_1",
-    "conv9_2",
-    "conv10_1",
-    "conv10_2",
-    "conv11_1",
-    "conv11_2",
-)
-# Places in a list of all layers, poolings and ReLUs counted
-VGG_PLACES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28, 31, 33)
-
-# What the layers of others are called: {ours: theirs}
-PAPER_BASE = {
-    f"base.{layer}": str(place) for layer, place in zip(BASE_LAYERS, VGG_PLACES, strict=True)
-}
-AMDEGROOT_LAYERS = {
-    **{layer: f"vgg.{place}" for layer, place in PAPER_BASE.items()},
-    **{f"aux_convs.{layer}": f"extras.{i}" for i, layer in enumerate(AUXILIARY_LAYERS)},
-    **{f"pred_convs.loc_{name}": f"loc.{i}" for i, name in enumerate(FEATURE_MAPS)},
-    **{f"pred_convs.cl_{name}": f"conf.{i}" for i, name in enumerate(FEATURE_MAPS)},
-}
-TORCHVISION_LAYERS = {
-    **{
-        f"base.{layer}": f"backbone.features.{place}"
-        for layer, place in zip(BASE_LAYERS[:10], VGG_PLACES[:10], strict=True)
-    },
-    "base.conv5_1": "backbone.extra.0.1",
-    "base.conv5_2": "backbone.extra.0.3",
-    "base.conv5_3": "backbone.extra.0.5",
-    "base.conv6": "backbone.extra.0.7.1",
-    "base.conv7": "backbone.extra.0.7.3",
-    **{
-        f"aux_convs.{layer}": f"backbone.extra.{1 + i // 2}.{i % 2 * 2}"
-        for i, layer in enumerate(AUXILIARY_LAYERS)
-    },
-    **{
-        f"pred_convs.loc_{name}": f"head.regression_head.module_list.{i}"
-        for i, name in enumerate(FEATURE_MAPS)
-    },
-    **{
-        f"pred_convs.cl_{name}": f"head.classification_head.module_list.{i}"
-        for i, name in enumerate(FEATURE_MAPS)
-    },
-}
-
-# What Caffe's VGG-16 had taken off its input of values from 0 to 255, by channel: red, green, blue. amdegroot/ssd.pytorch writes
-# 104, 117, 123, as it takes them off a picture in the order blue, green, red; then it turns the channels round to red, green,
-# blue (data/voc0712.py), and so this is the order that all networks with its base, torchvision's too, have the input in.
-CAFFE_MEAN = (123.0, 117.0, 104.0)
-# torchvision/models/detection/ssd.py, ssd300_vgg16: the same to three digits, of values from 0 to 1, then multiplied by 255
-TORCHVISION_MEAN = (255 * 0.48235, 255 * 0.45882, 255 * 0.40784)
-
-# Sides of the square priors by feature map, and last the one that only the last extra prior needs
-AMDEGROOT_SCALES = tuple(pixels / IMAGE_SIZE for pixels in (30, 60, 111, 162, 213, 264, 315))
-TORCHVISION_SCALES = (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05)
-STEPS_PX = (
-    8,
-    16,
-    32,
-    64,
-    100,
-    300,
-)  # between the centres of priors; tiles are a little smaller on some maps
-
-# VOC's classes that have another name in COCO
-COCO_NAMES = {
-    "aeroplane": "airplane",
-    "diningtable": "dining table",
-    "motorbike": "motorcycle",
-    "pottedplant": "potted plant",
-    "sofa": "couch",
-    "tvmonitor": "tv",
-}
+def tutorial_parameter(model, name):
+    """Parameter "base.conv1_1.weight" of a model: the weight of the conv1_1 in its module base."""
+    *modules, parameter = name.split(".")
+    for module in modules:
+        model = model.state["_modules"][module]
+    return model.state["_parameters"][parameter]
 
 
 def from_amdegroot(content):
@@ -215,52 +113,135 @@ def from_amdegroot(content):
     :raises WrongFileError: names or shapes are others
     """
     n_classes = len(voc_labels) + 1
-    state = rename(content, AMDEGROOT_LAYERS, "L2Norm.weight")
+    state = rename(content, AMDEGROOT_LAYERS, scale="L2Norm.weight")
     check_weights(state, n_classes)
-    priors_cxcy = stepped_priors(AMDEGROOT_SCALES).clamp(
-        0, 1
-    )  # the centres too: 20 would lie beyond the right or lower edge
-    return _converted(state, create_label_map(voc_labels), priors_cxcy, CAFFE_MEAN)
+    state, input_shift = fold_input(reorder_heads(state), CAFFE_MEAN)
+    priors_cxcy = stepped_priors(AMDEGROOT_SCALES)
+    priors_cxcy.clamp_(0, 1)  # also the centres: the last ones of conv8_2 would lie outside
+    return {
+        "model": state,
+        "label_map": create_label_map(voc_labels),
+        "priors_cxcy": priors_cxcy,
+        "input_shift": input_shift,
+    }
 
 
 def from_torchvision(content, voc_classes):
     """
     Convert a state dict of torchvision's ssd300_vgg16, trained on COCO.
 
-    Of the 91 places for classes those that COCO never used are dropped, or all but VOC's. The scores of the others stay as they
-    are, but their probabilities rise: those that the dropped ones had are shared out among them.
+    It predicts scores for 91 numbers, of which COCO uses 80, and one for background. The other rows
+    are dropped, or all but those of VOC's classes. The scores that stay are the same, but their
+    probabilities rise: they share what the dropped ones had.
 
     :param content: {name: tensor}
-    :param voc_classes: keep the twenty classes of PASCAL VOC only
+    :param voc_classes: keep only the 20 classes of PASCAL VOC
     :return: dict with MODEL_KEYS
     :raises WrongFileError: names or shapes are others
     """
-    categories = SSD300_VGG16_Weights.COCO_V1.meta["categories"]  # the place 0 is the background's
+    categories = SSD300_VGG16_Weights.COCO_V1.meta["categories"]  # by number; background is 0
+    labels = [name for name in categories[1:] if name != "N/A"]
+    numbers = [0] + [categories.index(name) for name in labels]
     if voc_classes:
         labels = voc_labels
-        places = [0] + [categories.index(COCO_NAMES.get(label, label)) for label in voc_labels]
-    else:
-        places = [place for place, name in enumerate(categories) if name != "N/A"]
-        labels = [categories[place] for place in places[1:]]
-    state = rename(content, TORCHVISION_LAYERS, "backbone.scale_weight")
+        numbers = [0] + [categories.index(canonical_name(name)) for name in labels]
+    state = rename(content, TORCHVISION_LAYERS, scale="backbone.scale_weight")
     check_weights(state, len(categories))
-    for name in [name for name in state if ".cl_" in name]:
-        state[name] = state[name].unflatten(0, (-1, len(categories)))[:, places].flatten(0, 1)
+    for name in filter(is_class_head, state):
+        rows = rows_by_class(state[name], len(categories))
+        state[name] = rows[:, numbers].flatten(0, 1)
+    state, input_shift = fold_input(reorder_heads(state), TORCHVISION_MEAN)
     priors_cxcy = stepped_priors(TORCHVISION_SCALES)
     priors_cxcy[:, 2:].clamp_(0, 1)
-    return _converted(state, create_label_map(labels), priors_cxcy, TORCHVISION_MEAN)
+    return {
+        "model": state,
+        "label_map": create_label_map(labels),
+        "priors_cxcy": priors_cxcy,
+        "input_shift": input_shift,
+    }
 
 
-def download_coco():
+def load_base_weights(path):
     """
-    :return: the state dict of torchvision's ssd300_vgg16, trained on COCO
-    :raises DownloadError: it can not be downloaded, or the file in the cache is damaged
+    Read the base that the paper starts from: `vgg16_reducedfc.pth`, which is Caffe's VGG-16 with
+    decimated fc6 and fc7.
+
+    :param path: the file
+    :return: state dict of VGGBase, and the input_shift (1, 3, 1, 1) that goes with it
+    :raises FileNotFoundError: there is no such file
+    :raises WrongFileError: it is damaged, asks for code to be run, or is another file
     """
-    return download_weights(
-        SSD300_VGG16_Weights.COCO_V1,
-        "torchvision's SSD300",
-        "elsewhere and name the file with --checkpoint",
-    )
+    content = read_file(path, HOW_TO_GET_THE_BASE)
+    with describe_read_errors(path):
+        if not isinstance(content, dict) or PAPER_LAYERS["base.conv7"] + ".weight" not in content:
+            raise WrongFileError("not the base of the paper, vgg16_reducedfc.pth")
+        state = rename(content, PAPER_LAYERS)
+        check_weights(state, n_classes=1, part="base.")
+        state, input_shift = fold_input(state, CAFFE_MEAN)
+    return {name.removeprefix("base."): tensor for name, tensor in state.items()}, input_shift
+
+
+# ------------------------------------------------------------------------------ names of the layers
+
+# What our convolutions are called in the files of others. In the paper's base it is their place
+# among all its layers, poolings and ReLUs included.
+PAPER_LAYERS = {
+    "base.conv1_1": "0",
+    "base.conv1_2": "2",
+    "base.conv2_1": "5",
+    "base.conv2_2": "7",
+    "base.conv3_1": "10",
+    "base.conv3_2": "12",
+    "base.conv3_3": "14",
+    "base.conv4_1": "17",
+    "base.conv4_2": "19",
+    "base.conv4_3": "21",
+    "base.conv5_1": "24",
+    "base.conv5_2": "26",
+    "base.conv5_3": "28",
+    "base.conv6": "31",
+    "base.conv7": "33",
+}
+
+AMDEGROOT_LAYERS = {
+    **{ours: f"vgg.{place}" for ours, place in PAPER_LAYERS.items()},
+    "aux_convs.conv8_1": "extras.0",
+    "aux_convs.conv8_2": "extras.1",
+    "aux_convs.conv9_1": "extras.2",
+    "aux_convs.conv9_2": "extras.3",
+    "aux_convs.conv10_1": "extras.4",
+    "aux_convs.conv10_2": "extras.5",
+    "aux_convs.conv11_1": "extras.6",
+    "aux_convs.conv11_2": "extras.7",
+    **{f"pred_convs.loc_{name}": f"loc.{i}" for i, name in enumerate(FEATURE_MAPS)},
+    **{f"pred_convs.cl_{name}": f"conf.{i}" for i, name in enumerate(FEATURE_MAPS)},
+}
+
+TORCHVISION_LAYERS = {
+    # Its "features" end with conv4_3, and all that follows is "extra"
+    **{ours: f"backbone.features.{PAPER_LAYERS[ours]}" for ours in list(PAPER_LAYERS)[:10]},
+    "base.conv5_1": "backbone.extra.0.1",
+    "base.conv5_2": "backbone.extra.0.3",
+    "base.conv5_3": "backbone.extra.0.5",
+    "base.conv6": "backbone.extra.0.7.1",
+    "base.conv7": "backbone.extra.0.7.3",
+    "aux_convs.conv8_1": "backbone.extra.1.0",
+    "aux_convs.conv8_2": "backbone.extra.1.2",
+    "aux_convs.conv9_1": "backbone.extra.2.0",
+    "aux_convs.conv9_2": "backbone.extra.2.2",
+    "aux_convs.conv10_1": "backbone.extra.3.0",
+    "aux_convs.conv10_2": "backbone.extra.3.2",
+    "aux_convs.conv11_1": "backbone.extra.4.0",
+    "aux_convs.conv11_2": "backbone.extra.4.2",
+    **{
+        f"pred_convs.loc_{name}": f"head.regression_head.module_list.{i}"
+        for i, name in enumerate(FEATURE_MAPS)
+    },
+    **{
+        f"pred_convs.cl_{name}": f"head.classification_head.module_list.{i}"
+        for i, name in enumerate(FEATURE_MAPS)
+    },
+}
 
 
 def rename(content, layers, scale=None):
@@ -269,7 +250,7 @@ def rename(content, layers, scale=None):
 
     :param content: {their name: tensor}
     :param layers: {our name of a convolution: theirs}
-    :param scale: their name of conv4_3's rescaling factors (512), if there are any
+    :param scale: their name of conv4_3's rescaling factors (512,), if they have any
     :return: {our name: tensor}
     :raises WrongFileError: a name is missing, or there are others
     """
@@ -283,7 +264,8 @@ def rename(content, layers, scale=None):
     different = sorted(map(str, set(names.values()) ^ set(content)))
     if different:
         raise WrongFileError(
-            f"not the network that it looks like: missing or unknown: {', '.join(different[:3])} ..."
+            "not the network that it looks like: missing or unknown: "
+            f"{', '.join(different[:3])} ..."
         )
     state = {ours: content[theirs] for ours, theirs in names.items()}
     if scale is not None:
@@ -292,70 +274,219 @@ def rename(content, layers, scale=None):
     return state
 
 
-def _converted(state, label_map, priors_cxcy, mean):
-    """A checkpoint of weights under our names, but in the others' order of a tile's priors, and for an input less a mean."""
-    state, input_shift = fold_input(reorder_heads(state), mean)
-    return {
-        "model": state,
-        "label_map": label_map,
-        "priors_cxcy": priors_cxcy,
-        "input_shift": input_shift,
-    }
+# ------------------------------------------------------------------------------------- their priors
 
-
-def fold_input(state, mean):
-    """
-    Make weights for an input from 0 to 255 less a mean into weights for ours, normalised with ImageNet's mean and deviation.
-
-    Theirs is 255 * deviation * (ours + shift). The factor goes into the first convolution. The shift can not go into its bias:
-    the zeros of the padding are zeros of their input, to which nothing is added. SSD300 adds it to the image, before padding.
-
-    :param state: {our name: tensor}
-    :param mean: of red, green and blue
-    :return: {our name: tensor}, and the shift (1, 3, 1, 1)
-    """
-    deviation = 255 * torch.tensor(IMAGENET_STD, dtype=torch.float64).view(1, 3, 1, 1)
-    our_mean, mean = (
-        torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1)
-        for values in (IMAGENET_MEAN, mean)
-    )
-    weight = (state["base.conv1_1.weight"] * deviation).float()
-    return {**state, "base.conv1_1.weight": weight}, ((255 * our_mean - mean) / deviation).float()
+# Sides of the square priors by feature map; the last one is for the last map's extra prior
+AMDEGROOT_SCALES = [pixels / IMAGE_SIZE for pixels in (30, 60, 111, 162, 213, 264, 315)]
+TORCHVISION_SCALES = [0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05]
+# Pixels from one centre to the next. On some maps, tiles are a little smaller than that.
+STEPS_PX = [8, 16, 32, 64, 100, 300]
+# In their order 1:1, extra, 2:1, 1:2, 3:1, 1:3 of a tile's priors, where those of ours are
+ORDER_OF_SIX = [0, 1, 2, 4, 3, 5]
 
 
 def reorder_heads(state):
     """
-    Bring the predictions for a tile's priors from the order 1:1, extra, 2:1, 1:2, 3:1, 1:3 into ours: 1:1, extra, 2:1, 3:1 ...
-    Tiles with four priors have the same order in both.
+    Bring the predictions for a tile's priors from the order 1:1, extra, 2:1, 1:2, 3:1, 1:3 into
+    ours: 1:1, extra, 2:1, 3:1, 1:2, 1:3. Tiles with four priors have the same order in both.
+
+    :param state: {our name: tensor}
+    :return: the same, reordered
     """
     state = dict(state)
-    for name, feature_map in FEATURE_MAPS.items():
-        if len(feature_map.aspect_ratios) == 5:
-            for key in (
-                f"{head}_{name}.{kind}"
-                for head in ("pred_convs.loc", "pred_convs.cl")
-                for kind in ("weight", "bias")
-            ):
-                state[key] = state[key].unflatten(0, (6, -1))[[0, 1, 2, 4, 3, 5]].flatten(0, 1)
+    six_priors = [name for name, table in FEATURE_MAPS.items() if len(table.aspect_ratios) == 5]
+    for name in six_priors:
+        for head in (f"pred_convs.loc_{name}", f"pred_convs.cl_{name}"):
+            for key in (f"{head}.weight", f"{head}.bias"):
+                by_prior = state[key].unflatten(0, (6, -1))
+                state[key] = by_prior[ORDER_OF_SIX].flatten(0, 1)
     return state
 
 
 def stepped_priors(scales):
     """
-    Priors as the authors' released code and its followers have them: centres by a step in pixels, other scales.
+    Priors as in the authors' released code and its followers: centres by a step in pixels, and
+    other scales.
 
     :param scales: of the six feature maps and one more, fractions of the image's side
-    :return: (8732, 4) float, fractional cxcy, in the order of SSD300.create_prior_boxes(); not clipped
+    :return: (8732, 4) float, fractional cxcy, in the order of SSD300.create_prior_boxes(); not
+        clipped
     """
     priors = []
-    tables = FEATURE_MAPS.values(), STEPS_PX, scales[:-1], scales[1:]
-    for (side, _, _, aspect_ratios), step, scale, next_scale in zip(*tables, strict=True):
-        sizes = [(scale * ratio**0.5, scale / ratio**0.5) for ratio in aspect_ratios]
-        sizes.insert(1, ((scale * next_scale) ** 0.5,) * 2)
+    tables = zip(FEATURE_MAPS.values(), STEPS_PX, scales[:-1], scales[1:], strict=True)
+    for feature_map, step, scale, next_scale in tables:
+        sizes = [(scale * r**0.5, scale / r**0.5) for r in feature_map.aspect_ratios]
+        extra = (scale * next_scale) ** 0.5
+        sizes.insert(1, (extra, extra))
+        centres = [(i + 0.5) * step / IMAGE_SIZE for i in range(feature_map.side)]
         priors += [
-            ((column + 0.5) * step / IMAGE_SIZE, (row + 0.5) * step / IMAGE_SIZE, width, height)
-            for row in range(side)
-            for column in range(side)
+            (c_x, c_y, width, height)
+            for c_y in centres
+            for c_x in centres
             for width, height in sizes
         ]
     return torch.tensor(priors, dtype=torch.float32)
+
+
+# -------------------------------------------------------------------------------------- their input
+
+# What is subtracted from inputs of 0 to 255 by channel: red, green, blue. amdegroot/ssd.pytorch
+# subtracts (104, 117, 123) from an image in the order blue, green, red, and then reverses the
+# channels (data/voc0712.py). So all networks with its base, also torchvision's, expect red first.
+CAFFE_MEAN = (123.0, 117.0, 104.0)
+# The same to three digits: torchvision subtracts it from values of 0 to 1, then multiplies by 255
+# (torchvision/models/detection/ssd.py, ssd300_vgg16)
+TORCHVISION_MEAN = (255 * 0.48235, 255 * 0.45882, 255 * 0.40784)
+
+
+def fold_input(state, mean):
+    """
+    Make weights for inputs of 0 to 255 less a mean into weights for our inputs, which are
+    normalised with ImageNet's mean and standard deviation.
+
+    Their input is 255 * deviation * (our input + shift). The factor goes into the first
+    convolution. The shift cannot go into its bias: the zeros of the padding are zeros of their
+    input, to which nothing is added. So SSD300 adds it to the image, before padding.
+
+    :param state: {our name: tensor}
+    :param mean: of red, green and blue
+    :return: {our name: tensor}, and the shift (1, 3, 1, 1)
+    """
+    deviation = 255 * per_channel(IMAGENET_STD)
+    weight = state["base.conv1_1.weight"] * deviation
+    input_shift = (255 * per_channel(IMAGENET_MEAN) - per_channel(mean)) / deviation
+    return {**state, "base.conv1_1.weight": weight.float()}, input_shift.float()
+
+
+def per_channel(values):
+    """Three numbers as a tensor (1, 3, 1, 1) of float64."""
+    return torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1)
+
+
+# ------------------------------------------------------------------------------------ other classes
+
+# VOC's classes that have another name in COCO
+COCO_NAMES = {
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
+
+
+def canonical_name(name):
+    """The same name for the same thing: in lower case, and COCO's where VOC's is another."""
+    return COCO_NAMES.get(name.lower(), name.lower())
+
+
+def match_numbers(old_label_map, new_label_map):
+    """
+    Which classes of two detectors or data sets are the same, by name.
+
+    :param old_label_map: {class name: number}, background 0
+    :param new_label_map: the same, of other classes
+    :return: {new number: old number} of background and of the classes that both have
+    """
+    by_canonical_name = {canonical_name(name): number for name, number in old_label_map.items()}
+    numbers = {0: 0}
+    for name, number in new_label_map.items():
+        # The exact name comes first: a map may have both spellings of a class
+        same = by_canonical_name.get(canonical_name(name))
+        old_number = old_label_map.get(name, same)
+        if number > 0 and old_number:
+            numbers[number] = old_number
+    return numbers
+
+
+def match_classes(state, label_map):
+    """
+    Fit a detector to other classes. All its layers stay; of the convolutions that predict scores,
+    the rows of background and of the classes that both have, see match_numbers(). The rows of the
+    other classes start anew, as in a new SSD300, with torch's random numbers.
+
+    :param state: dict with MODEL_KEYS
+    :param label_map: {class name: number} of the new classes, background 0
+    :return: state dict of an SSD300 for the new classes; list of the classes that were taken over,
+        under their new names
+    """
+    numbers = match_numbers(state["label_map"], label_map)
+    weights = SSD300(len(label_map), pretrained=False).state_dict()
+    for name, tensor in state["model"].items():
+        if is_class_head(name):
+            rows = rows_by_class(weights[name], len(label_map))  # a view
+            old_rows = rows_by_class(tensor, len(state["label_map"]))
+            rows[:, list(numbers)] = old_rows[:, list(numbers.values())]
+        else:
+            weights[name] = tensor
+    return weights, [name for name, number in label_map.items() if 0 < number in numbers]
+
+
+def is_class_head(name):
+    """Whether a weight or bias belongs to a convolution that predicts scores of classes."""
+    return name.startswith("pred_convs.cl_")
+
+
+def rows_by_class(tensor, n_classes):
+    """(priors per tile * n_classes, ...) -> a view (priors per tile, n_classes, ...)"""
+    return tensor.unflatten(0, (-1, n_classes))
+
+
+# ------------------------------------------------------------------------------------------- checks
+
+
+def check_label_map(label_map):
+    """
+    :raises WrongFileError: not {class name: number} with the numbers 0, 1, 2 ...
+    """
+    items = list(label_map.items()) if isinstance(label_map, dict) else []
+    is_numbered = all(
+        isinstance(name, str) and type(number) is int and number == expected
+        for expected, (name, number) in enumerate(items)
+    )
+    if not items or not is_numbered:
+        raise WrongFileError("its label_map does not number the classes 0, 1, 2 ...")
+
+
+def check_tensor(name, tensor, shape):
+    """
+    :raises WrongFileError: not a tensor of 32-bit numbers of this shape; or one that shows the same
+        number in many places, which can be as large as a small file likes
+    """
+    if not isinstance(tensor, torch.Tensor):
+        raise WrongFileError(f"{name}: expected {tuple(shape)}, got {type(tensor).__name__}")
+    if tensor.shape != shape:
+        raise WrongFileError(f"{name}: expected {tuple(shape)}, got {tuple(tensor.shape)}")
+    if tensor.dtype != torch.float32:
+        raise WrongFileError(f"{name}: expected 32-bit floating-point numbers, got {tensor.dtype}")
+    if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        raise WrongFileError(f"{name}: has fewer numbers than places")
+
+
+def check_weights(state, n_classes, part=""):
+    """
+    :param state: state dict of an SSD300, or of the part of it whose names begin with `part`
+    :param n_classes: number of classes, including background
+    :raises WrongFileError: the names or shapes are others
+    """
+    shapes = expected_shapes(n_classes)
+    shapes = {name: shape for name, shape in shapes.items() if name.startswith(part)}
+    try:
+        different = set(shapes) ^ set(state if isinstance(state, dict) else ())
+        if different:
+            raise WrongFileError(
+                f"missing or unknown: {', '.join(sorted(map(str, different))[:3])} ..."
+            )
+        for name, shape in shapes.items():
+            check_tensor(name, state[name], shape)
+    except WrongFileError as error:
+        network = "the base of an SSD300" if part else f"an SSD300 for its {n_classes} classes"
+        raise WrongFileError(f"its weights are not those of {network}: {error}") from error
+
+
+def expected_shapes(n_classes):
+    """The names and shapes in the state dict of an SSD300."""
+    with torch.device("meta"):  # shapes only: nothing is allocated
+        state = SSD300(n_classes, pretrained=False).state_dict()
+    return {name: tensor.shape for name, tensor in state.items()}

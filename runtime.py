@@ -1,62 +1,57 @@
-"""What a script needs to run: command line, errors, device, precision, several processes, being asked to stop."""
+"""
+What a script needs to run: its command line and error messages, the device and the precision,
+several processes, and being asked to stop. Nothing here knows about detection.
+"""
 
 import argparse
 import contextlib
 import dataclasses
 import inspect
+import math
 import os
 import re
+import shlex
 import signal
+import subprocess
+import sys
 import threading
 import warnings
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torchvision
 
-# --------------------------------------------------------------------------------------------------------- command lines
+# ------------------------------------------------------------------------ command line and errors
 
 
 def read_command_line(parameters_class, description, argv=None, positional=()):
     """
-    Let the command line change the parameters that stand at the beginning of a script: `batch_size: int = 32  # comment` can be
-    changed with `--batch-size 8`, and the comment is what --help says about it.
+    Turn a dataclass of parameters into a command line. The field `batch_size: int = 32  # comment`
+    becomes `--batch-size 8`, and its comment is what --help says about it. A comment of its own
+    line, `# Schedule: ...` after an empty line, begins a group of that name in --help.
 
-    :param parameters_class: a dataclass whose fields have a default each: a text, a number, a truth value (--x / --no-x) or a
-        tuple (any number of values)
+    :param parameters_class: a dataclass whose fields all have a default: a text, a number, a
+        boolean (--x / --no-x) or a tuple (any number of values)
     :param description: what the script does
-    :param argv: arguments; by default those of the program
-    :param positional: names of those that take the arguments without a name, in order
-    :return: the parameters, and the set of the names of those that were given
+    :param argv: the arguments; by default those of the program
+    :param positional: names of the fields that take the arguments without a flag, in order
+    :return: the parameters, and the set of the names that were given explicitly
     """
-    comments = dict(
-        re.findall(
-            r"^    (\w+): .*?  # (.+)$", inspect.getsource(parameters_class), flags=re.MULTILINE
-        )
+    # SUPPRESS: a parameter that was not given is absent from the result
+    parser = argparse.ArgumentParser(
+        description=description,
+        argument_default=argparse.SUPPRESS,
+        formatter_class=HelpFormatter,
     )
-    # SUPPRESS: what was not given is absent from the result
-    parser = argparse.ArgumentParser(description=description, argument_default=argparse.SUPPRESS)
+    groups = {"options": parser}
+    comments = read_comments(parameters_class)
     for field in dataclasses.fields(parameters_class):
-        default = field.default
-        flag = "--" + field.name.replace("_", "-")
-        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-        help_text = comments.get(field.name, "") + f" (default: {shown})" * (shown != "")
-        help_text = help_text.replace("%", "%%")  # argparse formats it
-        if field.name in positional:
-            nargs = "+" if isinstance(default, tuple) else None
-            parser.add_argument(
-                field.name,
-                nargs=nargs,
-                metavar=field.name.upper().removesuffix("S"),
-                help=help_text,
-            )
-        elif isinstance(default, bool):
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=help_text)
-        elif isinstance(default, tuple):
-            parser.add_argument(
-                flag, nargs="+", type=type(default[0]) if default else str, help=help_text
-            )
-        else:
-            parser.add_argument(flag, type=field.type, help=help_text)
+        title, comment = comments.get(field.name, ("options", ""))
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        help_text = _help_text(field.default, comment)
+        _add_argument(groups[title], field, help_text, field.name in positional)
     given = vars(parser.parse_args(argv))
     values = {
         name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
@@ -64,28 +59,131 @@ def read_command_line(parameters_class, description, argv=None, positional=()):
     return parameters_class(**values), set(values)
 
 
+def read_comments(parameters_class):
+    """
+    The comments in the source of a dataclass.
+
+    :return: {field: (title of its group, comment)}
+    """
+    comments = {}
+    title = "options"
+    is_after_empty_line = False
+    for line in inspect.getsource(parameters_class).splitlines():
+        heading = re.match(r"    # (\w[\w ]*):", line)
+        field = re.match(r"    (\w+): .*?  # (.+)$", line)
+        if heading and is_after_empty_line:
+            title = heading[1].lower()
+        if field:
+            comments[field[1]] = (title, field[2])
+        is_after_empty_line = not line.strip()
+    return comments
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Fits a description to the terminal's width, but keeps lines of code, which are indented."""
+
+    def _fill_text(self, text, width, indent):
+        filled = []
+        for paragraph in text.strip("\n").split("\n\n"):
+            if not paragraph.startswith(" "):
+                paragraph = super()._fill_text(paragraph, width, indent)
+            filled.append(paragraph)
+        return "\n\n".join(filled)
+
+
+def _help_text(default, comment):
+    """What --help says about a parameter."""
+    shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    text = f"{comment} (default: {shown})" if shown else comment
+    return text.replace("%", "%%")  # argparse formats it
+
+
+def _add_argument(parser, field, help_text, is_positional):
+    """Add one parameter to the command line, or to a group of it."""
+    default = field.default
+    flag = "--" + field.name.replace("_", "-")
+    if is_positional:
+        nargs = "+" if isinstance(default, tuple) else None
+        metavar = field.name.upper().removesuffix("S")
+        parser.add_argument(field.name, nargs=nargs, metavar=metavar, help=help_text)
+    elif isinstance(default, bool):
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=help_text)
+    elif isinstance(default, tuple):
+        element_type = type(default[0]) if default else str
+        parser.add_argument(flag, nargs="+", type=element_type, help=help_text)
+    else:
+        parser.add_argument(flag, type=field.type, help=help_text)
+
+
+def as_command_line(parameters, names):
+    """
+    The inverse: the options that set these parameters.
+
+    :param parameters: an instance of such a dataclass
+    :param names: of the fields to mention
+    :return: a text like "--batch-size 8 --no-keep-difficult"
+    """
+    options = []
+    for name in sorted(names):
+        value = getattr(parameters, name)
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            options.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            values = value if isinstance(value, tuple) else [value]
+            options.append(f"--{flag} {shlex.join(map(str, values))}")
+    return " ".join(options)
+
+
+def check_range(name, value, low=-math.inf, high=math.inf, above=-math.inf, below=math.inf):
+    """
+    :param name: what the message calls the value
+    :param low, high: the smallest and the largest value that is allowed
+    :param above, below: bounds that are not allowed themselves
+    :raises ValueError: the value lies outside, or is infinite or not a number
+    """
+    if low <= value <= high and above < value < below and math.isfinite(value):
+        return
+    bounds = {"of at least": low, "of at most": high, "above": above, "below": below}
+    expected = [f"{word} {bound}" for word, bound in bounds.items() if math.isfinite(bound)]
+    raise ValueError(f"{name}: expected a number {' and '.join(expected)}, got {value}")
+
+
+@contextlib.contextmanager
+def readable_errors():
+    """
+    A context for a whole script. Errors that a user can do something about, which are OSError and
+    ValueError throughout this project, end the program with one line instead of a traceback; so
+    does Ctrl-C.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)  # as a shell reports a program that a signal ended
+    except (OSError, ValueError) as error:
+        sys.exit(describe_error(error))
+
+
 def describe_error(error):
-    """What a script says when it stops because of an expected error; of a DataLoader worker's, the last line of its traceback."""
+    """The one line that a script prints about an error before it ends."""
     message = str(error).strip()
-    if message.startswith("Caught "):
+    if message.startswith("Caught "):  # in a DataLoader's worker: the last line of its traceback
         message = message.splitlines()[-1].partition(": ")[2]
     return f"error: {message}"
 
 
-# ---------------------------------------------------------------------------------------- where and how precisely it all runs
+# --------------------------------------------------------------------------- device and precision
 
 
 def choose_device(name):
     """
-    :param name: "auto" for a GPU if there is one, "cpu", "cuda", or one of several GPUs, like "cuda:1"
+    :param name: "auto" for a GPU if there is one, "cpu", "cuda", or one of several, like "cuda:1"
     :return: torch.device
     :raises ValueError: there is no such device here
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if (
-        name == "cuda" and world_size() > 1
-    ):  # torchrun says which of the machine's GPUs is this process's
+    if name == "cuda" and world_size() > 1:  # torchrun numbers the processes of a machine
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
@@ -93,69 +191,99 @@ def choose_device(name):
             raise RuntimeError("only cpu and cuda are supported")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        reason = str(error).splitlines()[0]
         raise ValueError(
-            f"--device {name}: not available here ({str(error).splitlines()[0]}): use --device cpu"
+            f"--device {name}: not available here ({reason}): use --device cpu"
         ) from error
     return device
 
 
+PRECISIONS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+def check_precision(precision):
+    """:raises ValueError: not the name of a precision"""
+    if precision != "auto" and precision not in PRECISIONS:
+        names = ", ".join(["auto", *PRECISIONS])
+        raise ValueError(f"precision: expected {names}, got {precision!r}")
+
+
 def choose_precision(device, precision):
     """
-    The type that convolutions compute in.
+    The number type that convolutions compute in.
 
     :param device: torch.device
-    :param precision: "float32", "bfloat16", "float16", or "auto": bfloat16 where the hardware computes in it, else float16 on a
-        GPU and float32 on a processor
+    :param precision: "float32", "bfloat16", "float16", or "auto": bfloat16 where the hardware
+        computes in it, else float16 on a GPU and float32 on a CPU
     :return: torch.dtype
     :raises ValueError: another precision
     """
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if precision in dtypes:
-        return dtypes[precision]
+    check_precision(precision)
     if precision != "auto":
-        raise ValueError(f"precision: expected auto, {', '.join(dtypes)}, got {precision!r}")
-    if device.type == "cuda":  # bfloat16 came with Ampere, capability 8.0
-        return (
-            torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
-        )
-    # float32 on older releases of torch, which have no public way to ask what the processor can do
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return PRECISIONS[precision]
+    if device.type == "cuda":  # bfloat16 came with Ampere, compute capability 8.0
+        has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if has_bfloat16 else torch.float16
+    # Releases of torch before get_capabilities have no public way to ask: float32 there
+    capabilities = {}
+    if hasattr(torch.cpu, "get_capabilities"):
+        capabilities = torch.cpu.get_capabilities()
     has_bfloat16 = capabilities.get("amx_bf16", False) or capabilities.get("avx512_bf16", False)
     return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
 def autocast(device, precision):
     """
-    A context in which convolutions run in the chosen precision; the weights, the loss and the decoding of boxes are in float32
-    in any case. For the arguments and the error see choose_precision.
+    A context in which convolutions run in the chosen precision. Weights, losses and the decoding of
+    boxes stay in float32. For the arguments and the error see choose_precision.
     """
     dtype = choose_precision(device, precision)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
-# ------------------------------------------------------------------------------------------------------- several processes
+def describe_versions():
+    """
+    What a result depends on besides the parameters.
+
+    :return: {"torch": version, "torchvision": version, "revision": of this code, if git knows it}
+    """
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        revision = result.stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):  # no git here
+        revision = ""
+    return {
+        "torch": str(torch.__version__),  # of a class that no checkpoint should contain
+        "torchvision": str(torchvision.__version__),
+        "revision": revision or "unknown",
+    }
+
+
+# ------------------------------------------------------------------------------- several processes
 
 
 @contextlib.contextmanager
 def process_group():
     """
-    A context in which the processes that torchrun started work together, each on its device; what any but the first prints is
-    dropped. Without torchrun there is one process, and nothing to do.
+    A context in which the processes that torchrun started work together, each on its own device.
+    Only the first one prints. Without torchrun there is one process and nothing to set up.
     """
-    if (
-        "TORCHELASTIC_RUN_ID" not in os.environ
-    ):  # torchrun sets it, and all that init_process_group reads
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun sets it
         yield
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    output = (
-        contextlib.redirect_stdout(None) if rank() > 0 else contextlib.nullcontext()
-    )  # the first process speaks for all
-    with output, warnings.catch_warnings():
-        # Said of rescale_factors, (1, 512, 1, 1), whose memory is the same in every layout
+    silence = contextlib.redirect_stdout(None) if rank() > 0 else contextlib.nullcontext()
+    with silence, warnings.catch_warnings():
+        # About rescale_factors, (1, 512, 1, 1), whose memory is the same in every layout
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         yield
-    dist.destroy_process_group()  # not after an error: the others may be waiting, and torchrun ends them
+    # Not after an error: the other processes may be waiting, and torchrun ends them
+    dist.destroy_process_group()
 
 
 def world_size():
@@ -164,13 +292,36 @@ def world_size():
 
 
 def rank():
-    """The number of this process, from 0. Number 0 is the one that prints and writes."""
+    """The number of this process, from 0. Process 0 is the one that prints and writes."""
     return dist.get_rank() if world_size() > 1 else 0
+
+
+def sum_over_processes(tensor):
+    """The sum of a tensor over all processes, in place; with one process, the tensor as it is."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def sync_gradients(network, wanted):
+    """
+    A context for a forward and a backward pass, which decides whether several processes combine
+    their gradients after it. If a batch comes in parts, only the last one needs that.
+
+    :param network: a network, or DistributedDataParallel around one
+    :param wanted: whether they are combined
+    """
+    if wanted or world_size() == 1:
+        return contextlib.nullcontext()
+    return network.no_sync()
 
 
 @contextlib.contextmanager
 def first_process_first():
-    """A context that process 0 of each machine goes through before the others: it downloads or draws what they then find."""
+    """
+    A context that process 0 of each machine runs through before the others: it downloads or draws
+    what they then find on disk.
+    """
     local_rank = int(os.environ["LOCAL_RANK"]) if world_size() > 1 else 0
     if local_rank > 0:
         dist.barrier()
@@ -179,54 +330,58 @@ def first_process_first():
         dist.barrier()
 
 
-# ---------------------------------------------------------------------------------------------------- being asked to stop
+# ---------------------------------------------------------------------------- being asked to stop
 
 
-class InterruptedTrainingError(
-    BaseException
-):  # like KeyboardInterrupt: no `except Exception` should take it for its own
-    """The training was asked to stop, by Ctrl-C or SIGTERM; `number` is the signal's."""
-
-    def __init__(self, number):
-        super().__init__(signal.Signals(number).name)
-        self.number = number
-
-
-class Interruption:
+class StopRequest:
     """
-    A context in which Ctrl-C and SIGTERM raise InterruptedTrainingError; while it is held, they are only noted in `number`, so
-    that a step can be finished and saved. A second one ends the program at once, but not under torchrun, which sends several.
+    A context in which SIGTERM, by which clusters ask a program to stop, raises KeyboardInterrupt as
+    Ctrl-C does. Within `deferred`, both only set a flag, and the program stops where it asks for
+    it: see `is_due`. A second Ctrl-C ends a single process at once.
     """
+
+    AGREE_EVERY = 10  # steps after which several processes ask one another
 
     def __init__(self):
-        self.number, self.held, self.handlers = 0, False, {}
+        self.signal_number = 0  # of the signal that arrived, else 0
+        self._is_deferred = False
+        self._handlers = {}
 
     def __enter__(self):
-        if threading.current_thread() is threading.main_thread():  # Python allows it there only
-            self.handlers = {
-                number: signal.signal(number, self._note)
-                for number in (signal.SIGINT, signal.SIGTERM)
-            }
+        if threading.current_thread() is threading.main_thread():  # Python allows it only there
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *error):
-        for number, handler in self.handlers.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
-    def _note(self, number, frame):
-        self.number = number
-        if world_size() == 1:
+    def _handle(self, number, frame):
+        self.signal_number = number
+        if world_size() == 1:  # torchrun sends its processes several signals
             self.__exit__()
-        if not self.held:
-            raise InterruptedTrainingError(number)
+        if not self._is_deferred:
+            raise KeyboardInterrupt
 
     @contextlib.contextmanager
-    def hold(self, held=True):
-        """A context in which a signal is only noted, or with held=False again raises, also one that was noted before."""
-        before, self.held = self.held, held
-        if self.number and not held:
-            raise InterruptedTrainingError(self.number)
-        try:
-            yield
-        finally:
-            self.held = before
+    def deferred(self):
+        """A context in which signals only set a flag, so that work can be finished and saved."""
+        self._is_deferred = True
+        yield
+        self._is_deferred = False
+
+    def is_due(self, step=0):
+        """
+        Whether the program should stop now. All processes get the same answer, so they have to ask
+        at the same places.
+
+        :param step: number of the step, the same in all processes; they only agree every ten steps
+        """
+        if world_size() > 1:
+            if step % self.AGREE_EVERY != 0:
+                return False
+            numbers = torch.tensor(self.signal_number)
+            dist.all_reduce(numbers, dist.ReduceOp.MAX)
+            self.signal_number = int(numbers)
+        return self.signal_number != 0

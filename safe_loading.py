@@ -1,298 +1,429 @@
-"""Reads files of weights, old and new, without running anything that is in them."""
+"""
+Reads files of weights without running anything that is in them.
+
+A file of torch.save holds a pickle, and beside it the numbers of the tensors. A pickle is a program
+for a small stack machine: its instructions can import anything and call it. Therefore
+
+1. check_pickle() looks at all the instructions before any is carried out, and refuses what no file
+   of weights needs;
+2. InertUnpickler carries them out with stand-ins for the classes and functions that they name,
+   which do nothing but keep what they are given;
+3. TensorInserter puts tensors in the places of their stand-ins.
+"""
 
 import contextlib
 import io
 import pickle
 import pickletools
-import re
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from annotations import create_label_map, voc_labels
-from model import SSD300
+from annotations import printable
 
 
 class WrongFileError(ValueError):
-    """A file that is damaged, asks for code to be run, or has no weights that are known here; the message names it."""
+    """A file that is damaged, hostile, or holds no weights that we know; the message names it."""
 
 
 @contextlib.contextmanager
 def describe_read_errors(path):
     """
-    A context in which errors say which file they come from; a damaged or hostile one leads to nearly any.
+    A context in which errors say which file they come from. A damaged or hostile file can lead to
+    nearly any error, and its texts must not reach the terminal as they are.
 
     :raises WrongFileError: in place of any other error
     """
     try:
         yield
     except WrongFileError as error:
-        raise WrongFileError(f"{path}: {error}: use another file") from error
+        raise WrongFileError(f"{path}: {printable(str(error))}: use another file") from error
     except Exception as error:
-        text = str(error).strip() or type(error).__name__
-        # torch's message begins with advice to run what is in the file; what it refused stands further down
-        refused = re.search(r"unsupported (?:global: )?GLOBAL (\S+)", text, flags=re.IGNORECASE)
-        detail = re.search(r"WeightsUnpickler error: (.+)", text)
-        reason = (
-            f"it asks for {refused[1]}, which is not run"
-            if refused
-            else (detail[1] if detail else text.splitlines()[0])
-        )
+        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise WrongFileError(
-            f"{path}: not readable as weights ({reason}): it is damaged, or was written by another program: use another file"
+            f"{path}: could not be read as weights ({printable(lines[0])}): it is damaged, or was "
+            "written by another program: use another file"
         ) from error
 
 
-# ----------------------------------------------------------------------------------------------------------- what is in a file
+# ----------------------------------------------------------------------------- the two file formats
 
 
 def read_file(path, how_to_get_one):
     """
-    Read a file of weights of either format of torch.save, without running anything.
+    Read a file of weights in either format of torch.save, without running anything.
 
     :param path: the file
     :param how_to_get_one: what the message says if there is none
-    :return: what is in it: from a zip file whatever there is; from one in the old format a dict with MODEL_KEYS, if it has the
-        published tutorial's model, or else a dict of tensors
+    :return: its content: dicts, lists, tuples, numbers, texts and tensors, and a StandIn for every
+        object of another class
     :raises FileNotFoundError: there is no such file
     :raises WrongFileError: it is damaged, or asks for code to be run
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of weights: {how_to_get_one}")
-    with describe_read_errors(path):
-        with open(path, "rb") as file:
-            is_zip = file.read(2) == b"PK"
-        if is_zip:
-            with zipfile.ZipFile(path) as archive:
-                n_bytes = sum(entry.file_size for entry in archive.infolist())
-            if n_bytes > path.stat().st_size:  # torch.save compresses nothing
-                raise WrongFileError(
-                    f"its parts would grow to {n_bytes} bytes when read, more than it has"
-                )
-            return torch.load(path, map_location="cpu", weights_only=True)
-        old_file = OldFile(path.read_bytes())
-        return old_file.tutorial_checkpoint() or old_file.tensors()
+    n_bytes = path.stat().st_size
+    with open(path, "rb") as file, describe_read_errors(path):
+        is_zip = file.read(2) == b"PK"
+        file.seek(0)
+        return read_zip(file, n_bytes) if is_zip else read_old(file, n_bytes)
+
+
+def read_zip(file, n_bytes):
+    """
+    Read the format of torch.save since version 1.6: a zip archive with one folder, in which
+    `data.pkl` is the pickle, and `data/0`, `data/1` ... are the numbers of the tensors. zipfile
+    compares everything that it reads with its checksum.
+
+    :param file: binary file
+    :param n_bytes: its size
+    :return: its content, see read_file
+    """
+    with zipfile.ZipFile(file) as archive:
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > n_bytes:
+                raise WrongFileError(f"{entry.filename} is packed, which torch.save never does")
+        names = archive.namelist()
+        folder = names[0].partition("/")[0]
+        byte_order = f"{folder}/byteorder"
+        if byte_order in names and archive.read(byte_order) != b"little":
+            raise WrongFileError("it was written on a big-endian machine")
+        pickled = io.BytesIO(archive.read(f"{folder}/data.pkl"))
+        content, storages = unpickle(pickled, n_bytes)
+        numbers = {
+            key: storage.to_tensor(archive.read(f"{folder}/data/{key}"))
+            for key, storage in storages.items()
+        }
+    return TensorInserter(numbers).copy(content)
+
+
+# How a file in the old format begins
+MAGIC_NUMBER = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+
+
+def read_old(file, n_bytes):
+    """
+    Read the format of torch.save before version 1.6: pickles of a magic number, of the format's
+    version, of facts about the machine, of the content, and of a list of keys. Then come the
+    numbers of the tensors: for each key how many there are (8 bytes), and the numbers.
+
+    For the arguments and the result see read_zip.
+    """
+    data = file.read()
+    if data[257:262] == b"ustar":
+        raise WrongFileError("it is a tar archive of PyTorch 0.1, a format that is not supported")
+    if not data.startswith(MAGIC_NUMBER):
+        raise WrongFileError("it was not written by torch.save, or is damaged")
+    file = io.BytesIO(data)  # a file on the disk would make room for a text of 4 GB that is made up
+    file.seek(len(MAGIC_NUMBER))
+    unpickle(file, n_bytes)  # the version
+    machine, _ = unpickle(file, n_bytes)
+    if machine["little_endian"] is not True:
+        raise WrongFileError("it was written on a big-endian machine")
+    content, storages = unpickle(file, n_bytes)
+    keys, _ = unpickle(file, n_bytes)
+    numbers = {}
+    for key in keys:
+        storage = storages[key]
+        if int.from_bytes(file.read(8), "little") != storage.n_values:
+            raise WrongFileError("it is damaged: a tensor's size is given in two ways")
+        numbers[key] = storage.to_tensor(file.read(storage.n_bytes))
+    return TensorInserter(numbers).copy(content)
 
 
 class Storage(NamedTuple):
-    """Where the numbers of a tensor are in a file of the old format, as its pickle has it."""
+    """The numbers of a tensor, or of several that share them, as a pickle describes them."""
 
     dtype: torch.dtype
     key: str
     n_values: int
 
+    @property
+    def n_bytes(self):
+        return self.n_values * self.dtype.itemsize
+
+    def to_tensor(self, values):
+        """
+        :param values: the numbers as bytes, as they are in the file
+        :return: (n_values,) tensor
+        :raises WrongFileError: there are more or fewer than the pickle says
+        """
+        if len(values) != self.n_bytes:
+            raise WrongFileError(
+                f"it is damaged: a tensor should have {self.n_bytes} bytes, and has {len(values)}"
+            )
+        if not values:  # frombuffer refuses them
+            return torch.empty(0, dtype=self.dtype)
+        return torch.frombuffer(bytearray(values), dtype=self.dtype)
+
+
+# ------------------------------------------------------------------------------------ the stand-ins
+
 
 class StandIn:
-    """
-    What the classes and functions that a pickle names are for us: something that keeps the arguments it is called with and the
-    state it is given, and does nothing.
-    """
+    """What a file's classes and functions become: it keeps its arguments and its state."""
 
     def __new__(cls, *arguments):
         stand_in = super().__new__(cls)
-        stand_in.arguments, stand_in.state = arguments, {}
+        stand_in.arguments = arguments
+        stand_in.state = {}
         return stand_in
 
     def __setstate__(self, state):
         self.state = state
 
 
-class MappingStandIn(dict):
-    """What dicts of any class are for us: dicts. Version 2 of Python pickled their items as an argument."""
+class TensorStandIn(StandIn):
+    """A tensor: its first arguments are a Storage, where in it to begin, its shape and strides."""
+
+
+class ParameterStandIn(StandIn):
+    """A parameter: its first argument is a tensor."""
+
+
+class MarkedTensorStandIn:
+    """A tensor with attributes, such as torch.compile adds, which are ignored."""
+
+    def __new__(cls, stand_in, _tensor_class, arguments, _attributes):
+        return stand_in(*arguments)
+
+
+class DictStandIn(dict):
+    """A dict of any class. Python 2 pickled the items of an OrderedDict as a list of pairs."""
 
     def __init__(self, items=()):
-        super().__init__(items if isinstance(items, list) else ())
+        super().__init__()
+        for name, value in items if isinstance(items, list) else ():
+            if not isinstance(name, str):
+                raise WrongFileError("a dict has a key that is no text")
+            self[name] = value
 
     def __setstate__(self, state):
-        """Ignore notes about the state dict's modules."""
+        """Ignore what a state dict notes about its modules."""
 
 
-# All that a pickle may name. Nothing of it is imported: each becomes a stand-in or, of storages, the type of their numbers.
+# All that a pickle may name, and what stands in for it. Nothing of this is imported.
 STAND_INS = {
-    "model": ("SSD300", "VGGBase", "AuxiliaryConvolutions", "PredictionConvolutions"),
-    "torch._utils": ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_parameter"),
-    "torch.nn.backends.thnn": ("_get_thnn_function_backend",),  # every module of PyTorch 0.4 had it
-    "torch.nn.modules.conv": ("Conv2d",),
-    "torch.nn.modules.pooling": ("MaxPool2d",),
-    "torch.nn.parameter": ("Parameter",),
-    "torch.optim.optimizer": ("_RequiredParameter",),
-    "torch.optim.sgd": ("SGD",),
-    "__builtin__": (
-        "dict",
-        "set",
-    ),  # what a defaultdict fills itself with; every module of PyTorch 1.5 had a set
-    "builtins": ("dict", "set"),
+    "collections.OrderedDict": DictStandIn,
+    "torch._utils._rebuild_tensor": TensorStandIn,
+    "torch._utils._rebuild_tensor_v2": TensorStandIn,
+    "torch._utils._rebuild_parameter": ParameterStandIn,
+    "torch._tensor._rebuild_from_type_v2": MarkedTensorStandIn,
+    "torch.Tensor": StandIn,
+    # What the published tutorial's checkpoints need besides: they hold its model and its optimizer
+    "model.SSD300": StandIn,
+    "model.VGGBase": StandIn,
+    "model.AuxiliaryConvolutions": StandIn,
+    "model.PredictionConvolutions": StandIn,
+    "torch.nn.modules.conv.Conv2d": StandIn,
+    "torch.nn.modules.pooling.MaxPool2d": StandIn,
+    "torch.nn.parameter.Parameter": ParameterStandIn,
+    "torch.nn.backends.thnn._get_thnn_function_backend": StandIn,  # in modules of PyTorch 0.4
+    "torch.optim.optimizer._RequiredParameter": StandIn,
+    "torch.optim.sgd.SGD": StandIn,
+    "collections.defaultdict": DictStandIn,
+    "__builtin__.dict": StandIn,  # what a defaultdict fills itself with
+    "builtins.dict": StandIn,
+    "__builtin__.set": StandIn,  # in modules of PyTorch 1.5 and later
+    "builtins.set": StandIn,
 }
-MAPPINGS = {"collections": ("OrderedDict", "defaultdict")}
-STORAGES = {
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "HalfStorage": torch.float16,
-    "LongStorage": torch.int64,
+# The types of numbers, which a pickle names by the class of their storage
+DTYPES = {
+    f"{module}.{kind}Storage": dtype
+    for module in ("torch", "torch.cuda")
+    for kind, dtype in (
+        ("Float", torch.float32),
+        ("Double", torch.float64),
+        ("Half", torch.float16),
+        ("BFloat16", torch.bfloat16),
+        ("Long", torch.int64),
+        ("Int", torch.int32),
+        ("Short", torch.int16),
+        ("Char", torch.int8),
+        ("Byte", torch.uint8),
+        ("Bool", torch.bool),
+    )
 }
+
+
+# -------------------------------------------------------------------------- reading what is pickled
+
+
+def unpickle(file, n_bytes):
+    """
+    Read a pickle without running anything.
+
+    :param file: binary file; left at the end of the pickle
+    :param n_bytes: size of the whole file of weights
+    :return: the content, and {key: Storage} of the tensors in it
+    """
+    start = file.tell()
+    check_pickle(file)
+    end = file.tell()
+    file.seek(start)
+    unpickler = InertUnpickler(io.BytesIO(file.read(end - start)), n_bytes)
+    return unpickler.load(), unpickler.storages
 
 
 class InertUnpickler(pickle.Unpickler):
-    """
-    Reads the pickles in a file of torch.save's old format. Python's own would import and call whatever a pickle names; this one
-    knows the few names above, and what they stand for does nothing. torch's (weights_only=True) reads state dicts in this
-    format, but no model objects.
-    """
+    """An unpickler that imports nothing: whatever a pickle names, it gets a stand-in for it."""
 
-    def __init__(self, file, storages, n_bytes):
-        """
-        :param file: binary file
-        :param storages: {key: Storage}, gets those that are met
-        :param n_bytes: size of the whole file; no storage can be larger
-        """
-        super().__init__(file, encoding="utf-8")  # of texts that version 2 of Python wrote
-        self.storages, self.n_bytes = storages, n_bytes
-        self.classes = {}  # made anew for each pickle: what it may do to them ends with it
+    def __init__(self, file, n_bytes):
+        super().__init__(file, encoding="utf-8")  # of texts that Python 2 wrote
+        self.storages = {}
+        self.n_bytes_left = n_bytes  # the tensors cannot take more than the file has
+        # Classes for this pickle alone: whatever it may do to them ends with it
+        self.stand_ins = {name: type(name, (base,), {}) for name, base in STAND_INS.items()}
 
     def find_class(self, module, name):
-        if module in ("torch", "torch.cuda") and name in STORAGES:
-            return STORAGES[name]
-        is_mapping = name in MAPPINGS.get(module, ())
-        if not is_mapping and name not in STAND_INS.get(module, ()):
-            raise WrongFileError(
-                f"it asks for {module}.{name}, which no file of weights needs; nothing was run"
-            )
-        if (module, name) not in self.classes:
-            self.classes[module, name] = type(
-                name, (MappingStandIn if is_mapping else StandIn,), {}
-            )
-        return self.classes[module, name]
+        full_name = f"{module}.{name}"
+        return DTYPES[full_name] if full_name in DTYPES else self.stand_ins[full_name]
 
     def persistent_load(self, record):
-        """What torch.save kept out of the pickle: storages, and beside the class of a module its source code."""
-        if record[0] == "module":
-            _, module_class, _, _ = record
-            if module_class not in self.classes.values():
-                raise WrongFileError("it has source code of something that is no module")
-            return module_class  # the source code was for comparison only
-        kind, dtype, key, _, n_values, view = record
-        is_plain = isinstance(key, str) and isinstance(n_values, int) and view is None
-        if kind != "storage" or dtype not in STORAGES.values() or not is_plain:
+        """What torch.save keeps outside the pickle: ("storage", dtype, key, device, n_values)."""
+        if record[0] == "module":  # in the old format: a class and its source code
+            return record[1]
+        kind, dtype, key, _, n_values, *view = record
+        is_plain = isinstance(key, str) and isinstance(n_values, int) and view in ([], [None])
+        if kind != "storage" or not is_plain:
             raise WrongFileError("it has a record that is neither a storage nor a module")
         storage = Storage(dtype, key, n_values)
-        if (
-            not 0 <= n_values * dtype.itemsize <= self.n_bytes
-            or self.storages.setdefault(key, storage) != storage
-        ):
+        if key not in self.storages:
+            self.storages[key] = storage
+            self.n_bytes_left -= storage.n_bytes
+        if storage != self.storages[key] or n_values < 0 or self.n_bytes_left < 0:
             raise WrongFileError(
-                f"it says that it has {n_values} numbers in a part, but has only {self.n_bytes} bytes in all"
+                f"it is damaged: no tensor of {n_values} numbers would fit into the file"
             )
         return storage
 
 
-class OldFile:
+class TensorInserter:
+    """Copies the content of a pickle, with tensors in place of their stand-ins."""
+
+    def __init__(self, numbers):
+        """:param numbers: {key of a storage: (n,) tensor}"""
+        self.numbers = numbers
+        self.n_copied = 0
+
+    def copy(self, content):
+        """
+        :param content: what InertUnpickler made of a pickle
+        :return: the same with tensors, which share their numbers as they did when they were saved
+        :raises WrongFileError: it has too many objects; a small pickle can name each of them again
+            and again, so that whoever goes through all of it would never come to an end
+        """
+        self.n_copied += 1
+        if self.n_copied > MAX_OBJECTS:
+            raise WrongFileError("it has more objects in it than any file of weights")
+        if isinstance(content, dict):
+            return {name: self.copy(value) for name, value in content.items()}
+        if isinstance(content, (list, tuple)):
+            values = [self.copy(value) for value in content]
+            return values if isinstance(content, list) else tuple(values)
+        if isinstance(content, TensorStandIn):
+            storage, offset, size, stride = content.arguments[:4]
+            # as_strided refuses to reach beyond the numbers
+            return self.numbers[storage.key].as_strided(size, stride, offset)
+        if isinstance(content, ParameterStandIn):
+            return self.copy(content.arguments[0])
+        if isinstance(content, StandIn):
+            copied = type(content)(*content.arguments)
+            copied.state = self.copy(content.state)
+            return copied
+        return content
+
+
+# -------------------------------------------------------------- checking a pickle before it is read
+
+# The instructions that torch.save writes (those of version 2 of the pickle protocol)
+INSTRUCTIONS = {
+    *("PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "NEWOBJ", "BUILD", "BINPERSID"),
+    *("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),  # objects that are named again
+    *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+    *("BINUNICODE", "BINSTRING", "SHORT_BINSTRING"),
+    *("EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_LIST", "APPEND", "APPENDS"),
+    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+}
+# A checkpoint with the history of 120,000 epochs, the most that a training run has by default, has
+# 3,000,000
+MAX_OBJECTS = 4_000_000
+MARK = 0  # on the stack: where the items of a tuple, list or dict begin; no object is that small
+
+
+def check_pickle(file):
     """
-    A file in the format of torch.save before version 1.6: pickles of a magic number, of the format's version, of facts about the
-    machine, of the content, and of the storages' keys; then for each key the number of values (8 bytes), and the values.
+    Read the instructions of a pickle, without carrying them out, and refuse what no file of weights
+    needs: other names, other instructions, and objects that cost far more than their place in the
+    file. This follows the sizes of the objects on the stack: 1, or for a tuple, the number of
+    objects in it and in the tuples in it. Python compares and hashes tuples with all that is in
+    them, which for nested ones can take for ever, or crash the interpreter.
+
+    :param file: binary file; left at the end of the pickle
+    :raises WrongFileError: it has something else in it
     """
+    stack = []
+    memo = {}  # objects by number, to be named again
+    n_objects = 0
+    for n_before, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        check_instruction(opcode.name, argument, n_before)
+        taken = take_from_stack(stack, opcode)
+        if opcode.name in ("SETITEM", "SETITEMS") and max(taken[1::2], default=1) > 1:
+            raise WrongFileError("a dict has a tuple as a key, which no file of weights needs")
+        if opcode.name in ("BINPUT", "LONG_BINPUT"):
+            memo[argument] = stack[-1]
+        for _ in opcode.stack_after:
+            size = size_of_result(opcode.name, argument, taken, memo)
+            stack.append(size)
+            n_objects += size
+        if max(n_before, n_objects) > MAX_OBJECTS:
+            raise WrongFileError("it has more objects in it than any file of weights")
 
-    MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 
-    def __init__(self, data):
-        """
-        :param data: bytes
-        :raises WrongFileError: another format, or the file ends too early
-        """
-        if data[257:262] == b"ustar":
+def check_instruction(name, argument, n_before):
+    """
+    :param name: of an instruction
+    :param argument: which follows it in the pickle
+    :param n_before: number of instructions before it
+    :raises WrongFileError: no file of weights needs it
+    """
+    if name not in INSTRUCTIONS:
+        raise WrongFileError(f"it has an instruction that torch.save never writes, {name}")
+    if name == "GLOBAL":
+        full_name = argument.replace(" ", ".")
+        if full_name not in STAND_INS and full_name not in DTYPES:
             raise WrongFileError(
-                "it is a tar archive, as PyTorch 0.1 wrote, which is not read here"
+                f"it asks for {full_name}, which no file of weights needs; nothing was run"
             )
-        self.data, self.file, self.storages = data, io.BytesIO(data), {}
-        self.starts, self.values = (
-            {},
-            {},
-        )  # {key: position of its values}, {key: (n,) tensor} of those that were needed
-        if self._unpickle() != self.MAGIC_NUMBER:
-            raise WrongFileError("it was not written by torch.save")
-        _, machine = self._unpickle(), self._unpickle()
-        if machine["little_endian"] is not True:
-            raise WrongFileError("it was written on a big-endian machine")
-        self.content = self._unpickle()
-        position = None
-        for key in self._unpickle():
-            position = self.file.tell() if position is None else position
-            storage = self.storages[key]
-            if int.from_bytes(data[position : position + 8], "little") != storage.n_values:
-                raise WrongFileError(
-                    "it is damaged: the sizes of its parts differ from what it says about them"
-                )
-            self.starts[key] = position + 8
-            position += 8 + storage.n_values * storage.dtype.itemsize
-            if position > len(data):
-                raise WrongFileError("it is damaged: it ends too early")
+    # Python makes room for all numbers up to the largest: gigabytes, for one that is made up
+    if name in ("BINPUT", "LONG_BINPUT") and argument > n_before:
+        raise WrongFileError("it numbers its objects in an impossible way")
+    # Larger ones can be chosen so that all have the same hash, which makes a dict of them slow
+    if name == "LONG1" and abs(argument) >= 2**63:
+        raise WrongFileError("it has a number of more than 64 bits")
 
-    def _unpickle(self):
-        start = self.file.tell()
-        for n_before, (opcode, argument, _) in enumerate(pickletools.genops(self.file)):
-            # Python's unpickler makes room up to the largest number that a pickle gives to an object: gigabytes for a lie
-            if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > n_before + 1:
-                raise WrongFileError("its pickle numbers its objects in an impossible way")
-        self.file.seek(start)
-        return InertUnpickler(self.file, self.storages, len(self.data)).load()
 
-    def tensor(self, record):
-        """
-        :param record: stand-in for a tensor or parameter
-        :return: tensor; like all of this file, a view of values that are read once
-        :raises WrongFileError: it is something else
-        """
-        name = type(record).__name__
-        if name in ("Parameter", "_rebuild_parameter"):
-            record = record.arguments[0]
-            name = type(record).__name__
-        if not isinstance(record, StandIn) or name not in ("_rebuild_tensor", "_rebuild_tensor_v2"):
-            raise WrongFileError(f"it has a {name} where a tensor should be")
-        storage, offset, size, stride = record.arguments[:4]
-        if storage.key not in self.values:
-            start = self.starts[storage.key]
-            part = bytearray(self.data[start : start + storage.n_values * storage.dtype.itemsize])
-            self.values[storage.key] = torch.frombuffer(part, dtype=storage.dtype)
-        return self.values[storage.key].as_strided(
-            size, stride, offset
-        )  # refuses to reach beyond the values
+def take_from_stack(stack, opcode):
+    """Remove the objects that an instruction takes; return their sizes, the topmost first."""
+    taken = []
+    for kind in reversed(opcode.stack_before):
+        if kind is pickletools.stackslice:  # all down to the last mark
+            while stack[-1] != MARK:
+                taken.append(stack.pop())
+        else:
+            taken.append(stack.pop())
+    return taken
 
-    def tensors(self):
-        """The content, a dict of tensors; :raises WrongFileError: it is something else"""
-        if not isinstance(self.content, dict):
-            raise WrongFileError("it has no weights")
-        return {name: self.tensor(record) for name, record in self.content.items()}
 
-    def tutorial_checkpoint(self):
-        """
-        The checkpoint that the published tutorial's train.py wrote: a dict with the model, an object, and the optimizer, which is
-        of no use without its program.
-
-        :return: dict with MODEL_KEYS, or None if there is no such model in the file
-        :raises WrongFileError: the model is not what it should be
-        """
-        model = self.content.get("model") if isinstance(self.content, dict) else None
-        if not isinstance(model, StandIn) or type(model).__name__ != "SSD300":
-            return None
-        n_classes = len(voc_labels) + 1
-        with torch.device("meta"):
-            names = list(SSD300(n_classes, pretrained=False).state_dict())
-        state = {}
-        for name in names:  # "base.conv1_1.weight" is in the model's module base, in that one's conv1_1, its parameter weight
-            *modules, parameter = name.split(".")
-            holder = model
-            for module in modules:
-                holder = holder.state["_modules"][module]
-            state[name] = self.tensor(holder.state["_parameters"][parameter])
-        if len(state["pred_convs.cl_conv4_3.bias"]) != 4 * n_classes:
-            raise WrongFileError(
-                "its model has other classes than VOC's, and their names are not in the file"
-            )
-        return {
-            "model": state,
-            "label_map": create_label_map(voc_labels),
-            "priors_cxcy": self.tensor(model.state["priors_cxcy"]),  # 1:3 was 0.333 in them
-            "input_shift": torch.zeros(1, 3, 1, 1),
-        }
+def size_of_result(name, argument, taken, memo):
+    """The size of the object that an instruction leaves on the stack."""
+    if name == "MARK":
+        return MARK
+    if name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
+        return 1 + sum(taken)
+    if name in ("BINGET", "LONG_BINGET"):
+        return memo[argument]
+    return 1

@@ -1,0 +1,214 @@
+"""
+How a training run is going: its progress, the losses of its steps, a line of history for each
+epoch, and what is printed about them.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from runtime import as_command_line, rank, sum_over_processes, world_size
+
+
+@dataclass
+class Progress:
+    """How far a training run is. All of it is in the checkpoint, `step` under the key iteration."""
+
+    epoch: int = 0  # epochs finished
+    step: int = 0  # optimizer steps taken
+    n_images: int = 0  # images of the unfinished epoch that were trained on so far
+    # Summed over these images: confidence loss, localization loss
+    loss_sums: list = field(default_factory=lambda: [0.0, 0.0])
+    best_mAP: float = -1.0
+    history: list = field(default_factory=list)  # a dict per epoch
+
+    def finish_epoch(self, row):
+        """
+        Add an epoch to the history.
+
+        :param row: dict, see epoch_row
+        :return: whether it is the best one so far
+        """
+        is_best = row.get("mAP", math.nan) > self.best_mAP
+        if is_best:
+            self.best_mAP = row["mAP"]
+        self.epoch += 1
+        self.n_images = 0
+        self.loss_sums = [0.0, 0.0]
+        self.history.append(row)
+        return is_best
+
+
+class NonFiniteLossError(ValueError):
+    """The loss or a weight is infinite or not a number; the message says where."""
+
+
+REMEDY = (
+    "The last checkpoint is untouched: go on from it with a lower learning rate (--lr) or with "
+    "gradient clipping (--grad-clip 5)"
+)
+
+
+def collect_losses(recent, progress, image_paths):
+    """
+    Fetch the losses of the latest steps from the device, check them, and add them to the sums of
+    the epoch. Fetching a loss waits until a GPU has computed it, so several are fetched together.
+
+    :param recent: a list of (indices of the step's images, its confidence and localization loss:
+        this process's share, a tensor (2,)); it is emptied
+    :param progress: Progress; the last step in `recent` was the last one taken
+    :param image_paths: of all training images
+    :return: the losses of the last step, {"confidence": number, "localization": number}
+    :raises NonFiniteLossError: a loss is not finite; names the images of the first such step
+    """
+    losses = {}
+    if not recent:
+        return losses
+    values = sum_over_processes(torch.stack([loss for _, loss in recent])).tolist()
+    first_step = progress.step - len(recent) + 1
+    for i, (confidence, localization) in enumerate(values):
+        indices, _ = recent[i]
+        losses = {"confidence": confidence, "localization": localization}
+        if not (math.isfinite(confidence) and math.isfinite(localization)):
+            paths = "\n".join(image_paths[index] for index in indices)
+            raise NonFiniteLossError(
+                f"the loss is not finite in step {first_step + i}: {losses}. {REMEDY}; or look at "
+                f"the images of this step, and at their boxes:\n{paths}"
+            )
+        progress.loss_sums[0] += confidence * len(indices)
+        progress.loss_sums[1] += localization * len(indices)
+    recent.clear()
+    return losses
+
+
+def check_weights_are_finite(model, step):
+    """
+    A loss can be finite and its gradient not: such weights must not replace those of the last
+    checkpoint.
+
+    :param step: number of the last step
+    :raises NonFiniteLossError: a weight is infinite or not a number
+    """
+    # Collected on the device, so that a GPU is waited for once instead of seventy times
+    finite = torch.stack([weight.isfinite().all() for weight in model.parameters()]).tolist()
+    names = [name for name, _ in model.named_parameters()]
+    broken = [name for name, is_finite in zip(names, finite, strict=True) if not is_finite]
+    if broken:
+        raise NonFiniteLossError(
+            f"the weights are not finite after step {step}: {', '.join(broken[:3])} ... {REMEDY}"
+        )
+
+
+def epoch_row(progress, criterion, lr, images_per_second, validation):
+    """
+    What an epoch adds to the history.
+
+    :param progress: Progress, at the end of the epoch
+    :param criterion: MultiBoxLoss, which adds up the total
+    :param lr: learning rate of the last step
+    :param validation: dict of what a validation found; may be empty
+    """
+    confidence, localization = (total / progress.n_images for total in progress.loss_sums)
+    losses = {"confidence": confidence, "localization": localization}
+    return {
+        "epoch": progress.epoch + 1,
+        "iteration": progress.step,
+        "lr": lr,
+        "loss": criterion.total(losses),
+        **losses,
+        "images_per_second": images_per_second,
+        **validation,
+    }
+
+
+def write_history(run):
+    """
+    Write history.jsonl, a line per epoch, and its curves where matplotlib is installed; the first
+    of several processes does it.
+
+    :param run: train.Run
+    """
+    if rank() > 0:
+        return
+    folder = Path(run.parameters.output_folder)
+    lines = []
+    for row in run.progress.history:
+        row = {name: None if value != value else value for name, value in row.items()}  # NaN
+        lines.append(json.dumps(row) + "\n")
+    if not lines:
+        return
+    (folder / "history.jsonl").write_text("".join(lines), encoding="utf-8")
+    if has_matplotlib():
+        draw_curves(run.progress.history, folder / "history.png")
+
+
+def draw_curves(history, path):
+    """Draw the losses and the mAP of each epoch."""
+    from matplotlib.figure import Figure  # optional, and slow to import
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    loss_axes, map_axes = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in history]
+    for name in ("loss", "confidence", "localization", "validation_loss"):
+        values = [row.get(name, math.nan) for row in history]
+        loss_axes.plot(epochs, values, ".-", label=name.replace("_", " "))
+    loss_axes.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
+    loss_axes.legend()
+    map_axes.plot(epochs, [row.get("mAP", math.nan) for row in history], ".-", color="tab:green")
+    map_axes.set(xlabel="epoch", ylabel="mAP on the validation images", ylim=(0, 1))
+    figure.savefig(path, dpi=100)
+
+
+def has_matplotlib():
+    """Whether curves can be drawn."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def print_settings(run):
+    """Print what the result of a run depends on, besides the data; `run` is a train.Run."""
+    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    print(f"Versions: {versions}.")
+    fields = dataclasses.fields(run.parameters)
+    changed = [item.name for item in fields if getattr(run.parameters, item.name) != item.default]
+    print(f"Parameters other than the defaults: {as_command_line(run.parameters, changed)}")
+
+
+def print_plan(run, train_set, validation_set, n_steps_left, n_epochs):
+    """
+    Print what is going to be done, and what is not.
+
+    :param run: train.Run
+    :param train_set, validation_set: PascalVOCDatasets
+    :param n_steps_left: steps up to the end of the run
+    :param n_epochs: number of its last epoch
+    """
+    if n_epochs == run.progress.epoch:
+        print("The run of this checkpoint is over: it is evaluated, and nothing more.")
+        return
+    where = str(run.model.priors_cxcy.device)
+    if world_size() > 1:
+        where += f" by {world_size()} processes"
+    n_classes = len(train_set.label_map) - 1
+    print(
+        f"Training on {len(train_set)} images of {n_classes} classes on {where}: {n_steps_left} "
+        f"steps of {run.parameters.batch_size} images, up to the end of epoch {n_epochs}."
+    )
+    if len(validation_set) == 0:
+        print("No images to validate with: no best checkpoint is chosen.")
+    else:
+        print(f"Validating on {len(validation_set)} images of {validation_set.split}.")
+    if not has_matplotlib():
+        print("The curves are not drawn: that takes matplotlib (pip install matplotlib).")
+
+
+def print_epoch(row):
+    """Print a line about an epoch."""
+    text = f"epoch {row['epoch']}: loss {row['loss']:.3f}, {row['images_per_second']:.1f} images/s"
+    if "mAP" in row:
+        text += f", validation loss {row['validation_loss']:.3f}, mAP {row['mAP']:.3f}"
+    print(text)
