@@ -1,13 +1,15 @@
 """
-How fast everything is, beside a yardstick that is timed in turn with it: loops as a straightforward tutorial would write them
-(loops.py), torchvision, or what the hardware can do. Prints a Markdown table.
+How fast everything is, beside a yardstick that is timed in turn with it: loops as a straightforward
+tutorial would write them (helpers/loops.py), torchvision, or what the hardware can do. Prints a
+Markdown table.
 
     python tests/benchmark.py                    all of it, on a GPU if there is one
     python tests/benchmark.py --quick            in a few minutes on a processor
     python tests/benchmark.py --only item loss
 
-The photographs and the detections on VOC2007 are read from the folder of shared data that conftest.py knows; without it, drawn
-pictures and random detections take their place, and the table says so.
+The photographs and the detections on VOC2007 are read from the folder of shared data that
+conftest.py knows; without it, drawn pictures and random detections take their place, and the table
+says so.
 """
 
 import contextlib
@@ -38,19 +40,25 @@ import eval as evaluation
 from checkpoints import model_state, save_checkpoint
 from conftest import SHARED
 from datasets import PascalVOCDataset, ShuffledBatches, create_loader, keep_freed_memory
-from loops import (
+from helpers.loops import (
     decode_and_resize,
     loop_detect_objects,
     loop_loss,
     loop_mean_average_precision,
     torchvision_item,
 )
+from helpers.real_results import voc2007_result
 from model import SSD300, MultiBoxLoss
-from real_results import voc2007_result
-from runtime import autocast, choose_device, choose_precision, describe_error, read_command_line
+from runtime import (
+    autocast,
+    choose_device,
+    choose_precision,
+    read_command_line,
+    readable_errors,
+)
 from toy_data import create_toy_data
 from train import Parameters as TrainParameters
-from train import create_training, take_step
+from train import create_run, take_step
 from utils import (
     calculate_mAP,
     create_data_lists,
@@ -61,7 +69,8 @@ from utils import (
     xy_to_cxcy,
 )
 
-OPERATIONS = 62_747_075_584  # of the convolutions, for one image; additions and multiplications count one each
+# Of the convolutions, for one image; additions and multiplications count one each
+OPERATIONS = 62_747_075_584
 N_CLASSES = len(label_map)
 EVALUATION = {"min_score": 0.01, "max_overlap": 0.45, "top_k": 200}
 
@@ -95,12 +104,13 @@ class Bench(NamedTuple):
     folder: Path  # for files that are needed on the way
 
 
-# ---------------------------------------------------------------------------------------------------------------- timing
+# ------------------------------------------------------------------------------------------- timing
 
 
 def time_in_turn(functions, repeats, device, warm_up=True):
     """
-    Time functions one after the other, again and again, so that whatever else the machine does falls on all of them.
+    Time functions one after the other, again and again, so that whatever else the machine does
+    falls on all of them.
 
     :param functions: {name: function without arguments}
     :param warm_up: call each once before
@@ -126,7 +136,9 @@ def synchronize(device):
 
 
 def spread(*lists):
-    """The range of each list of times as a part of its median, as text; nothing for single times."""
+    """
+    The range of each list of times as a part of its median, as text; nothing for single times.
+    """
     if min(map(len, lists)) < 2:
         return ""
     return ", ".join(
@@ -139,7 +151,10 @@ def milliseconds(seconds):
 
 
 def compare(what, times, aim="", each=1):
-    """The row of two functions' times, the first of which is ours, each doing something for `each` images."""
+    """
+    The row of two functions' times, the first of which is ours, each doing something for `each`
+    images.
+    """
     (_, ours), (name, yardstick) = times.items()
     ratio = statistics.median(ours) / statistics.median(yardstick)
     text = f"{1 / ratio:,.1f} x faster" if ratio < 0.95 else f"{ratio:.2f} x its time"
@@ -172,11 +187,14 @@ def rate_row(rate, limit, aim):
     )
 
 
-# ------------------------------------------------------------------------------------------------------ things to work on
+# -------------------------------------------------------------------------------- things to work on
 
 
 def create_model():
-    """An SSD300 with random weights whose scores are, like those of a trained one, mostly the background's."""
+    """
+    An SSD300 with random weights whose scores are, like those of a trained one, mostly the
+    background's.
+    """
     torch.manual_seed(0)
     model = SSD300(N_CLASSES, pretrained=False)
     for name, layer in model.pred_convs.named_children():
@@ -216,10 +234,12 @@ def random_objects(counts, generator, device):
 
 def realistic_predictions(n_images, priors_cxcy, background, device):
     """
-    Predictions as a detector makes them: priors near objects score for the object's class and a little for those it resembles,
-    and their boxes come close to the object's. The lower the background, the more candidates there are.
+    Predictions as a detector makes them: priors near objects score for the object's class and a
+    little for those it resembles, and their boxes come close to the object's. The lower the
+    background, the more candidates there are.
 
-    :return: locs (N, 8732, 4), scores (N, 8732, n_classes), and the mean number of candidates an image
+    :return: locs (N, 8732, 4), scores (N, 8732, n_classes), and the mean number of candidates per
+        image
     """
     generator = torch.Generator().manual_seed(0)
     priors_cxcy = priors_cxcy.cpu()
@@ -246,8 +266,8 @@ def realistic_predictions(n_images, priors_cxcy, background, device):
 
 def photographs(bench):
     """
-    Two data folders with lists: photographs of 640 x 480 pixels, and parts of them of 500 x 375, with grain that makes the files
-    about as large as those of PASCAL VOC, 88 kB.
+    Two data folders with lists: photographs of 640 x 480 pixels, and parts of them of 500 x 375,
+    with grain that makes the files about as large as those of PASCAL VOC, 88 kB.
 
     :return: {description: folder}
     """
@@ -285,7 +305,7 @@ def photographs(bench):
     return dict(zip(names, (whole, cut), strict=True))
 
 
-# ---------------------------------------------------------------------------------------------------------- measurements
+# ------------------------------------------------------------------------------------- measurements
 
 
 def precisions(bench):
@@ -351,13 +371,16 @@ def step_data(n_images):
 
 def our_step(bench, n_images, **settings):
     """A training step of train.py, a function without arguments."""
-    training = create_training(create_model().to(bench.device), TrainParameters(**settings), {})
+    run = create_run(create_model().to(bench.device), TrainParameters(**settings), {})
     images, boxes, labels = step_data(n_images)
-    return lambda: take_step(images, boxes, labels, training, 0, 0)
+    return lambda: take_step(images, boxes, labels, run)
 
 
 def plain_step(bench, n_images):
-    """The same as PyTorch does it unless told otherwise: in float32, with the channels first in memory."""
+    """
+    The same as PyTorch does it unless told otherwise: in float32, with the channels first in
+    memory.
+    """
     model = create_model().to(bench.device, memory_format=torch.contiguous_format)
     criterion, optimizer = (
         MultiBoxLoss(model.priors_cxcy),
@@ -374,7 +397,9 @@ def plain_step(bench, n_images):
 
 
 def measure_step(bench):
-    """A training step: beside a plain one, beside matrix products, and on a GPU beside a compiled one."""
+    """
+    A training step: beside a plain one, beside matrix products, and on a GPU beside a compiled one.
+    """
     n_images = 32 if bench.device.type == "cuda" else 4 if bench.quick else 16
     functions = {"ours": our_step(bench, n_images), "plain float32": plain_step(bench, n_images)}
     times = time_in_turn(functions, 2 if bench.quick else 5, bench.device)
@@ -401,7 +426,9 @@ def measure_step(bench):
 
 
 def measure_loss(bench):
-    """MultiBoxLoss, forward and backward, beside loops over the images and beside the training step."""
+    """
+    MultiBoxLoss, forward and backward, beside loops over the images and beside the training step.
+    """
     rows = []
     priors_cxcy = SSD300.create_prior_boxes().to(bench.device)
     criterion = MultiBoxLoss(priors_cxcy)
@@ -502,13 +529,20 @@ def measure_item(bench):
 
 
 def measure_detect(bench):
-    """detect_objects on a batch, beside loops over images, classes and boxes, torchvision's way, and the forward pass."""
+    """
+    detect_objects on a batch, beside loops over images, classes and boxes, torchvision's way, and
+    the forward pass.
+    """
     n_images = 32 if bench.device.type == "cpu" else 64
     model = create_model().eval().to(bench.device)
     theirs = torchvision.models.detection.ssd300_vgg16(
-        weights=None, weights_backbone=None, num_classes=N_CLASSES,
-        score_thresh=EVALUATION["min_score"], nms_thresh=EVALUATION["max_overlap"], detections_per_img=EVALUATION["top_k"],
-    )  # fmt: skip
+        weights=None,
+        weights_backbone=None,
+        num_classes=N_CLASSES,
+        score_thresh=EVALUATION["min_score"],
+        nms_thresh=EVALUATION["max_overlap"],
+        detections_per_img=EVALUATION["top_k"],
+    )
     priors_xy = 300 * cxcy_to_xy(model.priors_cxcy)
     rows = []
     with torch.inference_mode():
@@ -553,19 +587,33 @@ def measure_detect(bench):
 
 
 def random_result(n_images, n_detections):
-    """Random detections, near the objects and elsewhere, on images with VOC's number of objects: arguments of calculate_mAP."""
+    """
+    Random detections, near the objects and elsewhere, on images with VOC's number of objects:
+    arguments of calculate_mAP.
+    """
     generator = torch.Generator().manual_seed(0)
     true_boxes, true_labels = random_objects(
         [1, 2, 3, 1, 2, 6, 1, 3] * (n_images // 8), generator, "cpu"
     )
     difficulties = [torch.rand(len(labels), generator=generator) < 0.2 for labels in true_labels]
-    detections = with_more(([torch.zeros(0, 4)] * n_images, [torch.zeros(0).long()] * n_images, [torch.zeros(0)] * n_images),
-                           true_boxes, true_labels, n_detections)  # fmt: skip
+    detections = with_more(
+        (
+            [torch.zeros(0, 4)] * n_images,
+            [torch.zeros(0).long()] * n_images,
+            [torch.zeros(0)] * n_images,
+        ),
+        true_boxes,
+        true_labels,
+        n_detections,
+    )
     return *detections, true_boxes, true_labels, difficulties
 
 
 def with_more(detections, true_boxes, true_labels, n_detections):
-    """Detections (boxes, labels, scores), and in each image so many more, around its objects, that there are n_detections."""
+    """
+    Detections (boxes, labels, scores), and in each image so many more, around its objects, that
+    there are n_detections.
+    """
     generator = torch.Generator().manual_seed(1)
     boxes, labels, scores = [], [], []
     for *found, objects, classes in zip(*detections, true_boxes, true_labels, strict=True):
@@ -664,22 +712,23 @@ def measure_train(bench):
     draw_data(folder, n_train=batch_size * (n_steps + 1), n_test=1)
     dataset = PascalVOCDataset(folder, "TRAIN", keep_difficult=True)
     parameters = TrainParameters(batch_size=batch_size)
-    training = create_training(create_model().to(bench.device), parameters, {})
+    run = create_run(create_model().to(bench.device), parameters, {})
     loader = create_loader(
         dataset, ShuffledBatches(len(dataset), batch_size, 0), workers, bench.device
     )
     batches = iter(loader)
-    take_step(*next(batches)[:3], training, 0, 0)  # the first one sets everything up
+    take_step(*next(batches)[:3], run)  # the first one sets everything up
     synchronize(bench.device)
     start, waiting = time.perf_counter(), 0.0
-    for step in range(1, n_steps + 1):
+    for _ in range(n_steps):
         begin = time.perf_counter()
         batch = next(batches)
         waiting += time.perf_counter() - begin
-        take_step(*batch[:3], training, step, 0)
+        take_step(*batch[:3], run)
     synchronize(bench.device)
     whole = time.perf_counter() - start
-    name = f"training on pictures, {batch_size} images a step, {workers} worker{'s' * (workers > 1)}: waiting for data"
+    processes = "1 worker" if workers == 1 else f"{workers} workers"
+    name = f"training on images, {batch_size} per step, {processes}: waiting for data"
     rate = batch_size * n_steps / whole
     shown = f"{milliseconds(whole)}, {rate:,.1f} images/s"
     rows = [Row(name, milliseconds(waiting), shown, f"{waiting / whole:.1%}", "", "under 2%")]
@@ -742,7 +791,10 @@ def measure_memory(bench):
 
 
 def print_peak(device, batch_size, micro_batch_size, precision):
-    """In a process of its own: print the memory in bytes that the program takes, and the most that it took in two steps."""
+    """
+    In a process of its own: print the memory in bytes that the program takes, and the most that it
+    took in two steps.
+    """
     bench = Bench(torch.device(device), True, Path())
     step = our_step(
         bench, int(batch_size), precision=precision, micro_batch_size=int(micro_batch_size)
@@ -754,7 +806,10 @@ def print_peak(device, batch_size, micro_batch_size, precision):
 
 
 def peak_memory(device):
-    """The most memory, in bytes, that this process has had so far on a GPU or, with the CPU as device, altogether."""
+    """
+    The most memory, in bytes, that this process has had so far on a GPU or, with the CPU as device,
+    altogether.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     status = Path("/proc/self/status")
@@ -781,7 +836,7 @@ MEASUREMENTS = {
 }
 
 
-# ----------------------------------------------------------------------------------------------------------------- table
+# -------------------------------------------------------------------------------------------- table
 
 
 def describe_machine(device):
@@ -797,7 +852,8 @@ def describe_machine(device):
     where = f"{processor}, {torch.get_num_threads()} threads"
     if device.type == "cuda":
         where = f"{torch.cuda.get_device_name(device)}; {where}"
-    return f"{time.strftime('%Y-%m-%d')}, {where}, torch {torch.__version__}, torchvision {torchvision.__version__}"
+    versions = f"torch {torch.__version__}, torchvision {torchvision.__version__}"
+    return f"{time.strftime('%Y-%m-%d')}, {where}, {versions}"
 
 
 def main(parameters):
@@ -811,7 +867,8 @@ def main(parameters):
     unknown = set(parameters.only) - set(MEASUREMENTS)
     if unknown:
         raise ValueError(
-            f"--only: no measurement is called {', '.join(sorted(unknown))}: there are {', '.join(MEASUREMENTS)}"
+            f"--only: no measurement is called {', '.join(sorted(unknown))}: there are "
+            f"{', '.join(MEASUREMENTS)}"
         )
     device = choose_device(parameters.device)
     torch.set_num_threads(parameters.threads or os.cpu_count())
@@ -832,7 +889,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure-peak-of"]:
         print_peak(*sys.argv[2:])
     else:
-        try:
+        with readable_errors():
             main(read_command_line(Parameters, "How fast everything is, beside a yardstick.")[0])
-        except (OSError, ValueError) as error:
-            sys.exit(describe_error(error))

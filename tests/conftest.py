@@ -1,7 +1,13 @@
-"""Where the tests find real data: in a folder `shared` beside the checkout, or where SSD_SHARED says; else they are skipped."""
+"""
+Where the tests find real data: in a folder `shared` beside the checkout, or where SSD_SHARED says;
+else they are skipped.
+"""
 
+import contextlib
 import json
 import os
+import signal
+import sys
 import tarfile
 from pathlib import Path
 
@@ -9,10 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
-import model
+import train
 from checkpoints import model_state, save_checkpoint
+from helpers.runs import settings
+from helpers.scripts import Script
+from helpers.thin import thin_network
 from model import FEATURE_MAPS, SSD300
-from thin import ThinBase
 from toy_data import create_toy_data
 from utils import transform
 
@@ -37,7 +45,10 @@ def golden():
 
 @pytest.fixture(scope="session")
 def voc_annotations(tmp_path_factory):
-    """The folder VOCdevkit with all annotations of VOC2007 and VOC2012, and an empty file in place of each photograph."""
+    """
+    The folder VOCdevkit with all annotations of VOC2007 and VOC2012, and an empty file in place of
+    each photograph.
+    """
     folder = tmp_path_factory.mktemp("voc")
     with tarfile.open(shared_path("data/voc/voc_annotations.tar.xz")) as archive:
         archive.extractall(folder, filter="data")
@@ -55,21 +66,57 @@ def blood_cells():
     return shared_path("data/BCCD")
 
 
-@pytest.fixture(scope="module")
-def one_thread():
-    """For small pictures a second thread only waits."""
+@contextlib.contextmanager
+def single_thread():
+    """A context in which torch computes in one thread."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """For small images a second thread only waits."""
+    with single_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
 def thin_base():
-    """New networks have a base that costs little: for tests of everything around the network."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "VGGBase", ThinBase)
+    """New networks are thin: for tests of everything around the network."""
+    with thin_network():
         yield
+
+
+@pytest.fixture
+def start_script(tmp_path):
+    """A function that starts a thin script, given its command line; whatever is left is killed."""
+    if sys.platform == "win32":
+        pytest.skip("Windows cannot fork processes")
+    scripts = []
+
+    def start(*words, **environment):
+        output = tmp_path / f"printed{len(scripts)}.txt"
+        scripts.append(Script([str(word) for word in words], output, environment))
+        return scripts[-1]
+
+    yield start
+    for script in scripts:
+        if script.is_running:
+            script.kill()
+
+
+@pytest.fixture
+def default_handlers():
+    """What signals do in a terminal; a shell lets programs in the background ignore Ctrl-C."""
+    before = [signal.signal(signal.SIGINT, signal.default_int_handler)]
+    before.append(signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    yield
+    signal.signal(signal.SIGINT, before[0])
+    signal.signal(signal.SIGTERM, before[1])
 
 
 @pytest.fixture
@@ -87,14 +134,31 @@ def toy_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def toy_of_twenty(tmp_path_factory):
+    """A folder with toy data of all twenty classes: 40 training and 10 test images."""
+    folder = tmp_path_factory.mktemp("toy_of_twenty")
+    create_toy_data(folder, n_classes=20, n_train=40, n_test=10, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def toy_checkpoint(toy_folder, tmp_path_factory):
-    """A checkpoint of a model with random weights for the classes of the toy data."""
+    """A checkpoint of a thin model with random weights for the classes of the toy data."""
     label_map = json.loads((toy_folder / "label_map.json").read_text())
-    torch.manual_seed(0)
-    network = SSD300(len(label_map), pretrained=False)
+    torch.manual_seed(17)  # no seed of a training run
     path = tmp_path_factory.mktemp("checkpoint") / "random.pth.tar"
-    save_checkpoint(path, model_state(network, label_map))
+    with thin_network():
+        save_checkpoint(path, model_state(SSD300(len(label_map), pretrained=False), label_map))
     return path
+
+
+@pytest.fixture(scope="session")
+def whole(toy_folder, tmp_path_factory):
+    """The folder of a run of two epochs with a thin network that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    with thin_network(), single_thread():
+        train.main(settings(toy_folder, folder))
+    return folder
 
 
 def network_input(pixels):
@@ -109,7 +173,10 @@ def network_input(pixels):
 
 
 def tutorial_priors():
-    """Our priors with 0.333 in place of 1/3, as the published tutorial's code made its answers in `golden.json`."""
+    """
+    Our priors with 0.333 in place of 1/3, as the published tutorial's code made its answers in
+    `golden.json`.
+    """
     table = {
         name: feature_map._replace(
             aspect_ratios=tuple(

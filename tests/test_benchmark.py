@@ -1,4 +1,7 @@
-"""The yardsticks of benchmark.py compute what the code computes, and the benchmark prints its table. Times are not looked at."""
+"""
+The yardsticks of benchmark.py compute what the code computes, and the benchmark prints its table.
+Times are not looked at.
+"""
 
 import re
 import subprocess
@@ -19,7 +22,7 @@ from benchmark import (
     time_in_turn,
     with_more,
 )
-from loops import (
+from helpers.loops import (
     decode_and_resize,
     loop_detect_objects,
     loop_loss,
@@ -27,8 +30,8 @@ from loops import (
     loop_overlap,
     torchvision_item,
 )
+from helpers.oracles import slow_jaccards
 from model import SSD300, MultiBoxLoss
-from oracles import slow_jaccards
 from utils import calculate_mAP, label_map
 
 CPU = torch.device("cpu")

@@ -1,4 +1,4 @@
-"""The data lists of utils.py: from folders good and bad, and from the real annotations."""
+"""data_lists.py: finding the images of VOC folders, good, bad and real, and writing the lists."""
 
 import re
 import shutil
@@ -7,14 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from annotations import AnnotationError, find_images, read_image_ids
+from annotations import AnnotationError
 from create_data_lists import Parameters, main
-from folders import CAR, annotation_xml, make_voc, object_xml, read_lists
-from utils import create_data_lists, parse_annotation, voc_labels
+from data_lists import ListedImage, find_listed_images, read_image_ids
+from helpers.folders import CAR, annotation_xml, make_voc, object_xml, read_lists
+from utils import create_data_lists, voc_labels
 
 
 def read_summary(text):
-    """{split: {"images": (listed, kept, left out), class name or "all": {column: count}}} of what create_data_lists() printed."""
+    """
+    What create_data_lists() printed: {split: {"images": (listed, kept, left out), "all" or a class
+    name: {column: count}}}.
+    """
     summary = {}
     for block in re.split(r"\n(?=TRAIN:|TEST:)", text)[1:]:
         first, columns, *rows = block.splitlines()
@@ -43,147 +47,86 @@ def check_summary(text):
     return read_summary(text)
 
 
-def parse(tmp_path, text):
-    """What parse_annotation makes of a text."""
-    path = tmp_path / "000001.xml"
-    path.write_text(text)
-    return parse_annotation(path)
-
-
-# ----------------------------------------------------------------------------------------------------------- annotations
-
-
-def test_coordinates_become_continuous_edges(tmp_path):
-    """Pixels 11 to 50, both included and counted from 1, cover 10 to 50."""
-    (obj,) = parse(tmp_path, annotation_xml(("car", (11, 21, 50, 60))))
-    assert obj == {"name": "car", "box": [10, 20, 50, 60], "difficult": 0, "repairs": []}
-
-
-def test_the_whole_image_is_a_box_of_its_size(tmp_path):
-    (obj,) = parse(tmp_path, annotation_xml(("car", (1, 1, 100, 80))))
-    assert obj["box"] == [0, 0, 100, 80]
-    assert obj["repairs"] == []
-
-
-def test_float_coordinates_are_kept(tmp_path):
-    (obj,) = parse(
-        tmp_path, annotation_xml(("car", ("45.70000076293945", " 21.5 ", "50.25", "6e1")))
-    )
-    assert obj["box"] == [44.70000076293945, 20.5, 50.25, 60]
-
-
-@pytest.mark.parametrize(("tag", "difficult"), [("0", 0), ("1", 1), (" 1 ", 1)])
-def test_difficult_tag(tmp_path, tag, difficult):
-    (obj,) = parse(
-        tmp_path, annotation_xml(object_xml("car", CAR[1], f"<difficult>{tag}</difficult>"))
-    )
-    assert obj["difficult"] == difficult
-    assert obj["repairs"] == []
-
-
-@pytest.mark.parametrize(
-    "tag", ["", "<difficult/>", "<difficult> </difficult>", "<difficult>Unspecified</difficult>"]
-)
-def test_missing_difficult_tag_counts_as_not_difficult(tmp_path, tag):
-    (obj,) = parse(tmp_path, annotation_xml(object_xml("car", CAR[1], tag)))
-    assert obj["difficult"] == 0
-    assert obj["repairs"] == ["no difficult tag"]
-
-
-@pytest.mark.parametrize(
-    ("box", "expected", "repair"),
-    [
-        ((-5, 21, 50, 60), [0, 20, 50, 60], "clipped"),
-        ((0, 0, 50, 60), [0, 0, 50, 60], "clipped"),
-        ((11, 21, 101, 81), [10, 20, 100, 80], "clipped"),
-        ((101, 21, 140, 60), None, "outside"),
-        ((11, -60, 50, 0), None, "outside"),
-        ((11, 21, 11, 60), None, "degenerate"),
-        ((11, 21, 50, 21), None, "degenerate"),
-        ((50, 21, 11, 60), None, "degenerate"),
-    ],
-)
-def test_boxes_that_need_repair(tmp_path, box, expected, repair):
-    (obj,) = parse(tmp_path, annotation_xml(("car", box)))
-    assert obj["box"] == expected
-    assert obj["repairs"] == [repair]
-
-
-@pytest.mark.parametrize(
-    "size",
-    ["", "<width/>", "<width>0</width><height>0</height>", "<width>?</width><height>-1</height>"],
-)
-def test_without_a_size_nothing_is_clipped_at_the_high_edges(tmp_path, size):
-    (obj,) = parse(
-        tmp_path,
-        annotation_xml(("car", (-3, 21, 999, 888)), size=f"<size>{size}</size>" if size else ""),
-    )
-    assert obj["box"] == [0, 20, 999, 888]
-
-
-def test_boxes_of_parts_are_not_mistaken_for_the_object(tmp_path):
-    """VOC2012 marks heads and hands within a person."""
-    part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox></part>"
-    (obj,) = parse(tmp_path, annotation_xml(object_xml(*CAR).replace("<name>", part + "<name>", 1)))
-    assert (obj["name"], obj["box"]) == ("car", [10, 20, 50, 60])
-
-
-@pytest.mark.parametrize("edge", ["xmin", "ymin", "xmax", "ymax"])
-def test_missing_coordinate(tmp_path, edge):
-    with pytest.raises(
-        AnnotationError,
-        match=rf"000001\.xml: .*no <bndbox/{edge}>: correct the file, or take the image out",
-    ):
-        parse(tmp_path, re.sub(f"<{edge}>.*</{edge}>", "", annotation_xml(CAR)))
-
-
-@pytest.mark.parametrize("value", ["left", "nan", "inf", "-inf", "1,5"])
-def test_coordinate_that_is_no_number(tmp_path, value):
-    with pytest.raises(
-        AnnotationError,
-        match=rf"000001\.xml: <ymin> should be a number.*{value}.*: correct the file, or take",
-    ):
-        parse(tmp_path, annotation_xml(("car", (11, value, 50, 60))))
-
-
-@pytest.mark.parametrize("name", ["", "<name/>", "<name> </name>"])
-def test_missing_class_name(tmp_path, name):
-    with pytest.raises(AnnotationError, match=r"000001\.xml: .*no <name>: write its class there"):
-        parse(tmp_path, annotation_xml(object_xml(*CAR).replace("<name>car</name>", name)))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "<annotation>",
-        "<annotation><object></annotation>",
-        "no XML",
-        '<?xml version="1.0" encoding="nonsense"?><a/>',
-    ],
-)
-def test_malformed_xml(tmp_path, text):
-    with pytest.raises(
-        AnnotationError, match=r"000001\.xml: not readable as XML .*: correct it or fetch it again"
-    ):
-        parse(tmp_path, text)
-
-
-def test_annotation_without_objects(tmp_path):
-    assert parse(tmp_path, annotation_xml()) == []
-
-
-# --------------------------------------------------------------------------------------------------- folders in VOC layout
+# ---------------------------------------------------------------------------- folders in VOC layout
 
 
 def test_read_image_ids(tmp_path, capsys):
-    """Repeated names count once, empty lines not at all, and VOC's lists of one class have a second column."""
+    """
+    Repeated names count once, empty lines not at all, and VOC's lists of one class have a second
+    column.
+    """
     folder = make_voc(tmp_path / "voc", {})
     (tmp_path / "voc/ImageSets/Main/trainval.txt").write_bytes(
         b"\xef\xbb\xbf000002\r\n000001  1\r\n\r\n000002\r\n"
     )
     assert read_image_ids(folder, "trainval") == ["000002", "000001"]
-    assert "trainval.txt: 1 repeated names are taken once" in capsys.readouterr().out
+    assert "trainval.txt: 1 repeated names are used once" in capsys.readouterr().out
+
+
+def test_a_name_that_ends_like_a_second_column_is_not_cut(tmp_path):
+    """Only where the full name has no image, it is a name and VOC's second column."""
+    names = ("photo", "photo 0", "photo 1", "photo  -1", "other")
+    annotations = dict.fromkeys(names, annotation_xml(CAR))
+    folder = make_voc(tmp_path / "voc", annotations, {"other": annotation_xml(CAR)})
+    create_data_lists(folder, "", tmp_path)
+    assert [Path(path).stem for path in read_lists(tmp_path)["TRAIN_images"]] == list(names)
+    path = tmp_path / "voc/ImageSets/Main/test.txt"
+    path.write_text("photo 1 -1\nother -1\nphoto\nother.jpg  1\nlost 1\n")
+    assert read_image_ids(folder, "test") == ["photo 1", "other", "photo", "lost"]
+
+
+def test_a_list_may_have_the_endings_of_the_image_files(tmp_path):
+    annotations = dict.fromkeys(("a", "b.c", "d.jpg"), annotation_xml(CAR))
+    folder = make_voc(tmp_path / "voc", annotations, {})
+    (tmp_path / "voc/JPEGImages/b.c.jpg").rename(tmp_path / "voc/JPEGImages/b.c.PNG")
+    path = tmp_path / "voc/ImageSets/Main/trainval.txt"
+    path.write_text("a.jpg\nb.c.PNG\nd.jpg\na\n")  # the last file is called d.jpg.jpg
+    create_data_lists(folder, "", tmp_path)
+    images = [Path(path).name for path in read_lists(tmp_path)["TRAIN_images"]]
+    assert images == ["a.jpg", "b.c.PNG", "d.jpg.jpg"]
+    path.write_text("lost.png\n")
+    with pytest.raises(FileNotFoundError, match=r"JPEGImages.lost\.png: no such file: bring it"):
+        create_data_lists(folder, "", tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le"])
+def test_a_list_in_another_encoding(tmp_path, encoding):
+    folder = make_voc(tmp_path / "voc", {"Füße": annotation_xml(CAR)}, {})
+    path = tmp_path / "voc/ImageSets/Main/trainval.txt"
+    path.write_text("Füße\nStraße\n", encoding=encoding)
+    with pytest.raises(
+        AnnotationError, match=r"trainval\.txt: expected text in UTF-8, but .*: save it again"
+    ):
+        create_data_lists(folder, "", tmp_path)
+
+
+@pytest.mark.parametrize("other", ["voc", "voc/", "link", "nowhere/../voc"])
+def test_the_same_folder_twice(tmp_path, monkeypatch, other):
+    monkeypatch.chdir(tmp_path)
+    make_voc(tmp_path / "voc", {"a": annotation_xml(CAR)}, {})
+    Path("link").symlink_to("voc")
+    Path("nowhere").mkdir()
+    Path("voc/ImageSets/Main/trainval.txt").write_bytes(b"\xff")  # must not be read
+    with pytest.raises(ValueError, match=r"voc and .* are the same folder.*: give it once"):
+        create_data_lists("voc", other, "lists")
+
+
+def test_class_names_cannot_control_the_terminal(tmp_path, capsys):
+    name = "c\u009b2Jat\u202e"
+    folder = make_voc(tmp_path / "voc", {"a": annotation_xml((name, CAR[1]))}, {})
+    create_data_lists(folder, "", tmp_path, labels="auto")
+    assert r"c\x9b2Jat\u202e" in capsys.readouterr().out
+    assert list(read_lists(tmp_path)["label_map"]) == ["background", name]
+    with pytest.raises(AnnotationError, match=r"class .* is not among the labels") as error:
+        create_data_lists(folder, "", tmp_path, labels=(f"{name}s",))
+    assert str(error.value).isprintable()
+
+
+def test_a_name_that_is_too_long_for_a_file(tmp_path):
+    folder = make_voc(tmp_path / "voc", {"a": annotation_xml(CAR)}, {})
+    (tmp_path / "voc/ImageSets/Main/trainval.txt").write_text("x" * 5000)
+    with pytest.raises(FileNotFoundError, match=r"xxx\.jpg: no such file: bring it back"):
+        create_data_lists(folder, "", tmp_path)
 
 
 def test_names_of_images_may_have_blanks(tmp_path):
@@ -220,39 +163,30 @@ def test_missing_folder(tmp_path):
         create_data_lists(str(tmp_path / "nowhere"), "", tmp_path)
 
 
-def test_missing_list(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"ImageSets.Main.test\.txt: no such list: write it"
-    ):
-        create_data_lists(make_voc(tmp_path / "voc", {"a": annotation_xml(CAR)}), "", tmp_path)
-
-
-def test_missing_image_folder(tmp_path):
-    folder = make_voc(tmp_path / "voc", {"a": annotation_xml(CAR)}, {})
-    shutil.rmtree(tmp_path / "voc/JPEGImages")
-    with pytest.raises(
-        FileNotFoundError, match=r"JPEGImages: no such folder: put the photographs there"
-    ):
-        create_data_lists(folder, "", tmp_path)
-
-
-def test_missing_image(tmp_path):
-    folder = make_voc(tmp_path / "voc", {"a": annotation_xml(CAR), "b": annotation_xml(CAR)}, {})
-    (tmp_path / "voc/JPEGImages/b.jpg").unlink()
-    with pytest.raises(
-        FileNotFoundError,
-        match=r"JPEGImages.b\.jpg: no such file: bring it back, or take b out of .*trainval",
-    ):
-        create_data_lists(folder, "", tmp_path)
-
-
-def test_missing_annotation(tmp_path):
-    folder = make_voc(tmp_path / "voc", {"a": annotation_xml(CAR)}, {"b": annotation_xml(CAR)})
-    (tmp_path / "voc/Annotations/b.xml").unlink()
-    with pytest.raises(
-        FileNotFoundError,
-        match=r"Annotations.b\.xml: no such file: bring it back, or take b .*test\.txt",
-    ):
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("ImageSets/Main/test.txt", r"ImageSets.Main.test\.txt: no such list: write it"),
+        ("JPEGImages", r"JPEGImages: no such folder: put the images there"),
+        (
+            "JPEGImages/b.jpg",
+            r"JPEGImages.b\.jpg: no such file: bring it back, or take b out of .*trainval",
+        ),
+        (
+            "Annotations/c.xml",
+            r"Annotations.c\.xml: no such file: bring it back, or take c .*test\.txt",
+        ),
+    ],
+)
+def test_what_is_missing_is_named_with_the_remedy(path, message, tmp_path):
+    annotations = {"a": annotation_xml(CAR), "b": annotation_xml(CAR)}
+    folder = make_voc(tmp_path / "voc", annotations, {"c": annotation_xml(CAR)})
+    path = tmp_path / "voc" / path
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match=message):
         create_data_lists(folder, "", tmp_path)
 
 
@@ -294,7 +228,10 @@ def test_no_usable_training_image(tmp_path):
 
 
 def test_lists_of_two_folders(tmp_path):
-    """Both trainval sets are for training, the first one's test set for testing; paths are absolute."""
+    """
+    Both trainval sets are for training, the first one's test set is for testing. Paths are
+    absolute.
+    """
     first = make_voc(
         tmp_path / "2007", {"a": annotation_xml(CAR)}, {"t": annotation_xml(("cow", (1, 1, 9, 9)))}
     )
@@ -318,9 +255,8 @@ def test_lists_of_two_folders(tmp_path):
     assert lists["TEST_objects"] == [
         {"boxes": [[0, 0, 9, 9]], "labels": [cow], "difficulties": [0]}
     ]
-    assert lists["label_map"] == {"background": 0} | {
-        name: number for number, name in enumerate(voc_labels, start=1)
-    }
+    numbers = {name: number for number, name in enumerate(voc_labels, start=1)}
+    assert lists["label_map"] == {"background": 0} | numbers
 
 
 def test_relative_folders_give_absolute_paths(tmp_path, monkeypatch):
@@ -365,9 +301,13 @@ def test_training_images_without_usable_object_are_left_out_and_test_images_stay
 
 def test_summary_counts_every_repair(tmp_path, capsys):
     objects = [
-        CAR, ("car", (0, 1, 9, 9)), ("Car", (5, 5, 5, 9)), ("CAR", (200, 5, 300, 9)), object_xml("cow", CAR[1], ""),
+        CAR,
+        ("car", (0, 1, 9, 9)),
+        ("Car", (5, 5, 5, 9)),
+        ("CAR", (200, 5, 300, 9)),
+        object_xml("cow", CAR[1], ""),
         object_xml("cow", CAR[1], "<difficult>1</difficult>"),
-    ]  # fmt: skip
+    ]
     create_data_lists(make_voc(tmp_path / "voc", {"a": annotation_xml(*objects)}, {}), "", tmp_path)
     table = check_summary(capsys.readouterr().out)["TRAIN"]
     expected = {
@@ -429,24 +369,25 @@ def test_bad_labels(tmp_path, labels):
 
 
 @pytest.mark.parametrize("ending", [".png", ".JPG", ".jpeg", ".webp"])
-def test_other_picture_formats(tmp_path, ending):
+def test_other_image_formats(tmp_path, ending):
     folder = make_voc(tmp_path / "voc", {"a": annotation_xml(CAR)}, {})
     images = tmp_path / "voc/JPEGImages"
     (images / "a.jpg").rename(images / f"a{ending}")
-    (images / "a.txt").write_text("not a picture")
-    faults = []
-    assert find_images(folder, "trainval", faults) == [
-        (str(images / f"a{ending}"), tmp_path / "voc/Annotations/a.xml")
-    ]
+    (images / "a.txt").write_text("not an image")
+    found, faults = find_listed_images(folder, "trainval")
+    assert found == [ListedImage(str(images / f"a{ending}"), tmp_path / "voc/Annotations/a.xml")]
     assert faults == []
 
 
-# -------------------------------------------------------------------------------------------------------------- real data
+# ---------------------------------------------------------------------------------------- real data
 
 
 @pytest.mark.slow
 def test_real_voc(voc_annotations, tmp_path, capsys):
-    """All annotations of VOC2007 and VOC2012. 47,223 and 14,976 objects are what the data's own documentation counts."""
+    """
+    All annotations of VOC2007 and VOC2012. 47,223 and 14,976 objects are what the data's own
+    documentation counts.
+    """
     main(
         Parameters(
             voc07_path=str(voc_annotations / "VOC2007"),

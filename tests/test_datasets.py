@@ -1,4 +1,4 @@
-"""Lists, pictures and items of datasets.py, in drawn data sets and a real one."""
+"""datasets.py: lists, items and batches, in drawn data sets and a real one."""
 
 import json
 import xml.etree.ElementTree as ElementTree
@@ -11,21 +11,20 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from datasets import (
+    SPLITS,
     PascalVOCDataset,
-    PictureFile,
     ShuffledBatches,
     collate_fn,
-    naming_file,
     ordered_batches,
-    read_image,
+    read_label_map,
     read_list,
 )
-from runtime import InterruptedTrainingError
+from helpers.folders import LABEL_MAP, write_lists
+from model import MultiBoxLoss
 from utils import create_data_lists
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-LABEL_MAP = {"background": 0, "cat": 1, "dog": 2}
 ENTRIES = [
     {"boxes": [[10, 20, 60, 80], [50, 5, 90, 40]], "labels": [1, 2], "difficulties": [0, 1]},
     {"boxes": [[0, 0, 100, 80]], "labels": [2], "difficulties": [0]},
@@ -39,14 +38,6 @@ ENTRIES = [
 ]
 
 
-def write_lists(folder, images, entries, label_map=LABEL_MAP):
-    for split in ("TRAIN", "TEST"):
-        (folder / f"{split}_images.json").write_text(json.dumps([str(path) for path in images]))
-        (folder / f"{split}_objects.json").write_text(json.dumps(entries))
-    (folder / "label_map.json").write_text(json.dumps(label_map))
-    return folder
-
-
 def change_list(folder, name, change):
     """Let change(content) spoil the content of a list."""
     content = json.loads((folder / name).read_text())
@@ -56,7 +47,7 @@ def change_list(folder, name, change):
 
 @pytest.fixture
 def data_folder(tmp_path):
-    """Lists of five pictures of 100 x 80 pixels of noise; the third is without objects."""
+    """Lists of five images of 100 x 80 pixels of noise; the third is without objects."""
     images = []
     for number in range(len(ENTRIES)):
         pixels = np.random.default_rng(number).integers(0, 256, (80, 100, 3), dtype=np.uint8)
@@ -76,7 +67,7 @@ def same(item_1, item_2):
     )
 
 
-# ----------------------------------------------------------------------------------------------------------------- lists
+# -------------------------------------------------------------------------------------------- lists
 
 
 def test_read_list_gives_what_is_written(tmp_path):
@@ -99,246 +90,18 @@ def test_read_list_names_the_file_that_is_not_json(content, tmp_path):
         read_list(tmp_path, "x.json")
 
 
-# -------------------------------------------------------------------------------------------------------------- pictures
-
-CORNERS = {
-    (0, 0): (250, 10, 20),
-    (0, 1): (30, 240, 40),
-    (1, 0): (50, 60, 230),
-    (1, 1): (240, 240, 10),
-}  # (low, right): colour
-
-
-def four_corners():
-    """An array (20, 30, 3) of four quarters of different colours."""
-    pixels = np.zeros((20, 30, 3), dtype=np.uint8)
-    for (low, right), colour in CORNERS.items():
-        pixels[10 * low : 10 * low + 10, 15 * right : 15 * right + 15] = colour
-    return pixels
-
-
-def assert_four_corners(image, expected, tolerance):
-    assert image.mode == "RGB"
-    assert image.size == (30, 20)
-    pixels = np.array(image).astype(int)
-    assert np.abs(pixels[[0, 0, -1, -1], [0, -1, 0, -1]] - np.array(expected)).max() <= tolerance
-
-
-@pytest.mark.parametrize(
-    ("mode", "ending"),
-    [
-        ("RGB", "png"),
-        ("RGB", "jpg"),
-        ("RGB", "bmp"),
-        ("RGB", "webp"),
-        ("RGBA", "png"),
-        ("CMYK", "jpg"),
-        ("CMYK", "tif"),
-        ("P", "png"),
-    ],
-)
-def test_coloured_pictures_of_any_mode_are_read_as_rgb(mode, ending, tmp_path):
-    image = Image.fromarray(four_corners())
-    image = image.quantize(16) if mode == "P" else image.convert(mode)
-    path = tmp_path / f"x.{ending}"
-    image.save(path)
-    assert_four_corners(read_image(path), list(CORNERS.values()), tolerance=12)
-
-
-@pytest.mark.parametrize(
-    ("mode", "ending"), [("L", "png"), ("L", "jpg"), ("LA", "png"), ("P", "gif")]
-)
-def test_grey_pictures_of_any_mode_are_read_as_rgb(mode, ending, tmp_path):
-    grey = Image.fromarray(four_corners()).convert("L")
-    path = tmp_path / f"x.{ending}"
-    grey.convert(mode).save(path)
-    expected = [[level] * 3 for level in np.array(grey).astype(int)[[0, 0, -1, -1], [0, -1, 0, -1]]]
-    assert_four_corners(read_image(path), expected, tolerance=4)
-
-
-def test_black_and_white_pictures_are_read_as_rgb(tmp_path):
-    black_and_white = Image.new("1", (30, 20))
-    black_and_white.paste(1, (15, 0, 30, 20))
-    black_and_white.save(tmp_path / "x.png")
-    assert_four_corners(
-        read_image(tmp_path / "x.png"), [[0] * 3, [255] * 3, [0] * 3, [255] * 3], tolerance=0
-    )
-
-
-@pytest.mark.parametrize("transparency", [3, bytes([0, 128, 255])], ids=str)
-def test_palettes_with_transparency_are_read_without_a_warning(transparency, tmp_path):
-    Image.fromarray(four_corners()).quantize(4).save(tmp_path / "x.png", transparency=transparency)
-    assert_four_corners(read_image(tmp_path / "x.png"), list(CORNERS.values()), tolerance=4)
-
-
-def test_grey_pictures_of_16_bits_are_scaled_to_8_or_refused_but_not_read_as_white(tmp_path):
-    levels = (
-        np.array([[0, 20_000], [40_000, 65_535]], dtype=np.uint16)
-        .repeat(10, axis=0)
-        .repeat(15, axis=1)
-    )
-    Image.fromarray(levels).save(tmp_path / "x.png")
-    try:
-        image = read_image(tmp_path / "x.png")
-    except ValueError:
-        return
-    assert_four_corners(image, [[level] * 3 for level in (0, 78, 156, 255)], tolerance=1)
-
-
-STORED = {  # for each EXIF orientation: what the camera writes of an upright picture
-    1: lambda upright: upright,
-    2: lambda upright: upright[:, ::-1],
-    3: lambda upright: upright[::-1, ::-1],
-    4: lambda upright: upright[::-1],
-    5: lambda upright: upright.swapaxes(0, 1),
-    6: lambda upright: upright.swapaxes(0, 1)[::-1],
-    7: lambda upright: upright.swapaxes(0, 1)[::-1, ::-1],
-    8: lambda upright: upright.swapaxes(0, 1)[:, ::-1],
-}
-
-
-@pytest.mark.parametrize("orientation", STORED)
-@pytest.mark.parametrize("ending", ["jpg", "png"])
-def test_pictures_are_turned_upright_by_their_exif_orientation(orientation, ending, tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](four_corners())))
-    assert stored.size == ((30, 20) if orientation < 5 else (20, 30))
-    options = {"quality": 100, "subsampling": 0} if ending == "jpg" else {}
-    stored.save(tmp_path / f"x.{ending}", exif=exif, **options)
-    assert_four_corners(read_image(tmp_path / f"x.{ending}"), list(CORNERS.values()), tolerance=12)
-
-
-def test_boxes_refer_to_the_upright_picture(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(np.ascontiguousarray(STORED[6](four_corners()))).save(
-        tmp_path / "x.png", exif=exif
-    )
-    entry = {"boxes": [[15, 10, 30, 20]], "labels": [1], "difficulties": [0]}
-    image, boxes, _, _ = PascalVOCDataset(
-        write_lists(tmp_path, [tmp_path / "x.png"], [entry]), "TEST"
-    )[0]
-    assert boxes.tolist() == [[0.5, 0.5, 1, 1]]
-    quarter = image[:, 160:, 160:].flatten(1)
-    assert (quarter == quarter[:, :1]).all(), "the box holds one colour"
-
-
-def photograph(width, height):
-    """Something with soft and sharp edges and a little noise: PIL image."""
-    rng = np.random.default_rng(0)
-    coarse = Image.fromarray(rng.integers(0, 256, (height // 40, width // 40, 3), dtype=np.uint8))
-    pixels = np.array(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(float)
-    pixels[height // 3 : height // 2, width // 4 : width // 2] = (250, 240, 30)
-    return Image.fromarray((pixels + rng.normal(0, 4, pixels.shape)).clip(0, 255).astype(np.uint8))
-
-
-@pytest.mark.parametrize("orientation", [1, 3, 6])
-@pytest.mark.parametrize(
-    ("mode", "ending"),
-    [("RGB", "jpg"), ("L", "jpg"), ("CMYK", "jpg"), ("RGB", "png"), ("P", "png")],
-)
-def test_a_picture_file_resizes_like_the_decoded_picture(mode, ending, orientation, tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    image = photograph(240, 160)
-    path = tmp_path / f"x.{ending}"
-    (image.quantize(64) if mode == "P" else image.convert(mode)).save(path, exif=exif)
-    picture, whole = PictureFile(path), read_image(path)
-    assert (picture.width, picture.height) == whole.size
-    for size, box in (
-        ((300, 300), (0, 0, *whole.size)),
-        ((120, 90), (10.5, 20.25, 100, 110)),
-        ((30, 20), (0, 0, 30, 20)),
-    ):
-        expected = np.array(whole.resize(size, Image.Resampling.BILINEAR, box))
-        assert (np.array(picture.resize(size, Image.Resampling.BILINEAR, box)) == expected).all()
-
-
-def test_a_jpeg_file_is_decoded_at_a_fraction_of_its_size_without_visible_loss(tmp_path):
-    photograph(1200, 901).save(tmp_path / "x.jpg", quality=95)
-    whole = read_image(tmp_path / "x.jpg")
-    for size, box, scale in (
-        ((300, 300), (0, 0, 1200, 901), 2),
-        (
-            (300, 300),
-            (0, 0, 1200, 890),
-            1,
-        ),  # 445 rows would be left of the half, less than 1.5 x 300
-        ((200, 150), (0, 0, 1200, 901), 4),
-        ((100, 74), (0, 0, 1200, 901), 8),
-        ((20, 10), (0, 0, 1200, 901), 8),  # the decoder can not do less
-        ((61, 33), (300.5, 200, 700, 500.75), 4),
-        ((300, 300), (600, 400, 1200, 901), 1),
-    ):
-        picture = PictureFile(tmp_path / "x.jpg")
-        pixels = np.array(picture.resize(size, Image.Resampling.BILINEAR, box)).astype(int)
-        assert picture.scale == pytest.approx(scale)
-        exact = np.array(whole.resize(size, Image.Resampling.BILINEAR, box)).astype(int)
-        bicubic = np.array(whole.resize(size, Image.Resampling.BICUBIC, box)).astype(int)
-        difference = np.abs(pixels - exact).mean()
-        assert (difference > 0) == (scale > 1)
-        assert difference <= max(np.abs(bicubic - exact).mean(), 0.5)
-
-
-def test_a_picture_file_that_was_decoded_small_can_be_decoded_large(tmp_path):
-    photograph(1200, 901).save(tmp_path / "x.jpg")
-    picture, box = PictureFile(tmp_path / "x.jpg"), (0, 0, 1200, 901)
-    for size in ((30, 30), (300, 300), (600, 600), (600, 600), (30, 30)):
-        fresh = PictureFile(tmp_path / "x.jpg").resize(size, Image.Resampling.BILINEAR, box)
-        difference = np.array(picture.resize(size, Image.Resampling.BILINEAR, box)).astype(
-            int
-        ) - np.array(fresh)
-        assert np.abs(difference).mean() < 1
-
-
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")  # Pillow's own words about the TIFF file
-@pytest.mark.parametrize("ending", ["jpg", "png", "gif", "bmp", "tif", "webp"])
-def test_truncated_pictures_are_refused_by_name(ending, tmp_path):
-    path = tmp_path / f"broken.{ending}"
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-    content = path.read_bytes()
-    for length in (0, 3, 20, len(content) // 2):
-        path.write_bytes(content[:length])
-        message = rf"broken\.{ending}: not readable as a picture .*: replace it"
-        with pytest.raises(ValueError, match=message):
-            read_image(path)
-        with pytest.raises(ValueError, match=message):
-            PictureFile(path).resize((30, 30), Image.Resampling.BILINEAR, (0, 0, 50, 40))
-
-
-def test_a_training_that_is_asked_to_stop_while_it_reads_a_picture_does_not_blame_the_picture():
-    with pytest.raises(InterruptedTrainingError), naming_file("x.jpg", "replace it"):
-        raise InterruptedTrainingError(15)
-
-
-def test_what_is_no_picture_or_not_there_is_refused_by_name(tmp_path):
-    (tmp_path / "note.jpg").write_text("hello")
-    for path in (tmp_path / "note.jpg", tmp_path / "absent.jpg", tmp_path):
-        with pytest.raises(ValueError, match=f"{path.name}: not readable as a picture"):
-            read_image(path)
-
-
-def test_a_picture_of_absurd_size_is_refused_by_name(tmp_path, monkeypatch):
-    Image.fromarray(four_corners()).save(tmp_path / "x.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # Pillow refuses twice as many
-    with pytest.raises(ValueError, match=r"x\.png: not readable as a picture"):
-        read_image(tmp_path / "x.png")
-
-
-def test_a_broken_picture_of_a_data_set_is_named(data_folder):
+def test_a_broken_image_of_a_data_set_is_named(data_folder):
     (data_folder / "1.png").write_bytes(b"nothing")
     dataset = PascalVOCDataset(data_folder, "TRAIN")
     dataset[0]
-    with pytest.raises(ValueError, match=r"1\.png: not readable as a picture"):
+    with pytest.raises(ValueError, match=r"1\.png: not readable as an image"):
         dataset[1]
 
 
-# ----------------------------------------------------------------------------------------------------------------- items
+# -------------------------------------------------------------------------------------------- items
 
 
-def test_items_of_the_test_split_are_the_resized_pictures_and_all_their_objects(data_folder):
+def test_items_of_the_test_split_are_the_resized_images_and_all_their_objects(data_folder):
     dataset = PascalVOCDataset(data_folder, "TEST")
     assert len(dataset) == 5
     assert dataset.label_map == LABEL_MAP
@@ -350,18 +113,17 @@ def test_items_of_the_test_split_are_the_resized_pictures_and_all_their_objects(
         torch.testing.assert_close(boxes, expected)
         assert labels.tolist() == entry["labels"]
         assert difficulties.tolist() == [bool(difficult) for difficult in entry["difficulties"]]
-        with Image.open(dataset.images[number]) as picture:
-            levels = torch.from_numpy(
-                np.array(picture.resize((300, 300), Image.Resampling.BILINEAR))
-            )
+        with Image.open(dataset.images[number]) as original:
+            resized = original.resize((300, 300), Image.Resampling.BILINEAR)
+        levels = torch.from_numpy(np.array(resized))
         mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
         torch.testing.assert_close(
             image.permute(1, 2, 0), (levels / 255 - mean) / std, rtol=1e-4, atol=1e-4
         )
 
 
-@pytest.mark.parametrize("split", ["TRAIN", "TEST"])
-def test_pictures_without_objects_are_items_like_others(split, data_folder):
+@pytest.mark.parametrize("split", SPLITS)
+def test_images_without_objects_are_items_like_others(split, data_folder):
     image, boxes, labels, difficulties = PascalVOCDataset(data_folder, split)[2]
     assert image.shape == (3, 300, 300)
     assert (boxes.shape, labels.shape, difficulties.shape) == ((0, 4), (0,), (0,))
@@ -374,7 +136,12 @@ def test_pictures_without_objects_are_items_like_others(split, data_folder):
 
 @pytest.mark.parametrize(
     ("split", "keep", "kept"),
-    [("TRAIN", False, False), ("TRAIN", True, True), ("TEST", False, True)],
+    [
+        ("TRAIN", False, False),
+        ("TRAIN", True, True),
+        ("VAL", False, True),
+        ("TEST", False, True),
+    ],
 )
 def test_difficult_objects_are_left_out_of_training_on_request_and_never_of_evaluation(
     split, keep, kept, data_folder, monkeypatch
@@ -400,24 +167,40 @@ def test_difficult_objects_are_left_out_of_training_by_default(data_folder):
         assert len(dataset[3][1]) == 0
 
 
+def test_validation_items_are_prepared_like_test_items_from_lists_of_their_own(data_folder):
+    change_list(data_folder, "VAL_images.json", lambda images: images.reverse())
+    change_list(data_folder, "VAL_objects.json", lambda entries: entries.reverse())
+    validation = PascalVOCDataset(data_folder, "VAL", seed=1)
+    validation.set_epoch(2)
+    test = PascalVOCDataset(data_folder, "TEST")
+    assert all(same(validation[number], test[4 - number]) for number in range(5))
+
+
+def test_missing_validation_lists_are_named_and_explained(data_folder):
+    (data_folder / "VAL_images.json").unlink()
+    message = r"VAL_images\.json: no such list.*only where there is a validation set"
+    with pytest.raises(FileNotFoundError, match=message):
+        PascalVOCDataset(data_folder, "VAL")
+
+
 def test_going_through_a_data_set_ends(data_folder):
     assert len(list(PascalVOCDataset(data_folder, "TEST"))) == 5
 
 
 @pytest.mark.parametrize("split", ["train", "TRAINVAL", None])
 def test_another_split_is_refused(split, data_folder):
-    with pytest.raises(ValueError, match="expected 'TRAIN' or 'TEST'"):
+    with pytest.raises(ValueError, match="expected 'TRAIN', 'VAL' or 'TEST'"):
         PascalVOCDataset(data_folder, split)
 
 
-# ----------------------------------------------------------------------------------------------------------- wrong lists
+# -------------------------------------------------------------------------------------- wrong lists
 
 
 @pytest.mark.parametrize(
     "box", [[110, 10, 120, 20], [10, 90, 20, 99], [-30, 10, -10, 20], [10, -30, 20, -10]], ids=str
 )
 @pytest.mark.parametrize("split", ["TRAIN", "TEST"])
-def test_an_object_outside_the_picture_is_an_error_that_names_the_picture(split, box, data_folder):
+def test_an_object_outside_the_image_is_an_error_that_names_the_image(split, box, data_folder):
     change_list(
         data_folder,
         f"{split}_objects.json",
@@ -426,12 +209,12 @@ def test_an_object_outside_the_picture_is_an_error_that_names_the_picture(split,
     dataset = PascalVOCDataset(data_folder, split)
     dataset[3]
     with pytest.raises(
-        ValueError, match=r"4\.png: has an object outside the picture \(100 x 80 pixels\)"
+        ValueError, match=r"4\.png: has an object outside the image \(100 x 80 pixels\)"
     ):
         dataset[4]
 
 
-def test_an_object_that_sticks_out_of_the_picture_is_cut_off(data_folder):
+def test_an_object_that_sticks_out_of_the_image_is_cut_off(data_folder):
     change_list(
         data_folder,
         "TEST_objects.json",
@@ -441,36 +224,56 @@ def test_an_object_that_sticks_out_of_the_picture_is_cut_off(data_folder):
     torch.testing.assert_close(boxes[1], torch.tensor([0.5, 0.5, 1, 1]))
 
 
+def replace(entry, key, index, value):
+    """A function that puts another value into one entry of a list of objects."""
+    return lambda entries: entries[entry][key].__setitem__(index, value)
+
+
+UNKNOWN = r"entry 4 has the label .* not in label_map\.json: make the lists again"
+REVERSED = "entry 0 has the box .*edges reversed: make the lists again"
+
+
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
     [
         (lambda entries: entries.pop(), "5 images but 4 entries"),
         (lambda entries: entries.append(entries[0]), "5 images but 6 entries"),
-        (lambda entries: entries[1]["labels"].append(1), r"TRAIN_objects\.json: entry 1 "),
-        (lambda entries: entries[1]["difficulties"].pop(), r"TRAIN_objects\.json: entry 1 "),
-        (lambda entries: entries[1]["boxes"].append([1, 1, 2, 2]), r"TRAIN_objects\.json: entry 1 "),
-        (lambda entries: entries[4]["labels"].__setitem__(2, 3), r"TRAIN_objects\.json: entry 4 .*label_map\.json"),
-        (lambda entries: entries[4]["labels"].__setitem__(2, 0), r"TRAIN_objects\.json: entry 4 .*label_map\.json"),
-        (lambda entries: entries[4]["labels"].__setitem__(2, -1), r"TRAIN_objects\.json: entry 4 .*label_map\.json"),
-        (lambda entries: entries[0]["boxes"].__setitem__(0, [9, 2, 3, 4]), r"TRAIN_objects\.json: entry 0 "),
-        (lambda entries: entries[0]["boxes"].__setitem__(0, [1, 4, 3, 4]), r"TRAIN_objects\.json: entry 0 "),
-        (lambda entries: entries[0]["boxes"].__setitem__(0, [1, 2, float("nan"), 4]), r"TRAIN_objects\.json: entry 0 "),
-        (lambda entries: entries[0]["boxes"].__setitem__(0, [1, 2, 3]), r"TRAIN_objects\.json: entry 0 "),
-        (lambda entries: entries[3].pop("difficulties"), r"TRAIN_objects\.json: entry 3 "),
+        (lambda entries: entries[1]["labels"].append(1), "entry 1 "),
+        (lambda entries: entries[1]["difficulties"].pop(), "entry 1 "),
+        (lambda entries: entries[1]["boxes"].append([1, 1, 2, 2]), "entry 1 "),
+        (lambda entries: entries[3].pop("difficulties"), "entry 3 "),
+        *[(replace(4, "labels", 2, label), UNKNOWN) for label in (0, 3, -1, 255, 1.5, True, "1")],
+        (replace(4, "difficulties", 2, 2), "entry 4 .*0 or 1"),
+        (replace(0, "boxes", 0, [40, 50, 10, 10]), REVERSED),
+        (replace(0, "boxes", 0, [40, 10, 10, 50]), REVERSED),
+        (replace(0, "boxes", 0, [10, 10, 10, 50]), REVERSED),
+        (replace(0, "boxes", 0, [10, 10, 40, 10]), REVERSED),
+        (replace(0, "boxes", 0, [10, 10, 10 + 1e-9, 50]), REVERSED),
+        (replace(0, "boxes", 0, [0.1, 0.2, 0.4, 0.6]), REVERSED),  # fractions of the image
+        (replace(0, "boxes", 0, [1, 2, float("nan"), 4]), "entry 0 "),
+        (replace(0, "boxes", 0, [1, 2, 3]), "entry 0 "),
     ],
-    ids=[
-        "entry missing", "entry too many", "label too many", "difficulty missing", "box too many", "label unknown",
-        "label background", "label negative", "box reversed", "box flat", "box not a number", "box with three edges",
-        "no difficulties",
-    ],
-)  # fmt: skip
+)
 def test_lists_that_do_not_belong_together_are_refused_with_the_place(
     spoil, complaint, data_folder
 ):
     change_list(data_folder, "TRAIN_objects.json", spoil)
     PascalVOCDataset(data_folder, "TEST")  # these lists are good
+    if complaint.startswith("entry"):
+        complaint = r"TRAIN_objects\.json: " + complaint
     with pytest.raises(ValueError, match=complaint):
         PascalVOCDataset(data_folder, "TRAIN")
+
+
+@pytest.mark.parametrize(
+    "names", [("cat", "dog", "background"), ("dog", "cat", "background")], ids=str
+)
+def test_a_label_map_that_an_editor_sorted_is_read_in_the_order_of_its_numbers(names, data_folder):
+    sorted_by_name = {name: LABEL_MAP[name] for name in names}
+    (data_folder / "label_map.json").write_text(json.dumps(sorted_by_name))
+    expected = list(LABEL_MAP.items())
+    assert list(read_label_map(data_folder).items()) == expected
+    assert list(PascalVOCDataset(data_folder, "TRAIN").label_map.items()) == expected
 
 
 @pytest.mark.parametrize(
@@ -486,11 +289,11 @@ def test_lists_that_do_not_belong_together_are_refused_with_the_place(
 )
 def test_a_label_map_without_background_0_or_with_gaps_is_refused(label_map, data_folder):
     (data_folder / "label_map.json").write_text(json.dumps(label_map))
-    with pytest.raises(ValueError, match=r"label_map\.json: expected background 0"):
+    with pytest.raises(ValueError, match=r"label_map\.json: expected \{\"background\": 0"):
         PascalVOCDataset(data_folder, "TEST")
 
 
-# ------------------------------------------------------------------------------------------------------------ randomness
+# --------------------------------------------------------------------------------------- randomness
 
 
 def epoch_items(dataset, epoch, order=range(5)):
@@ -520,7 +323,7 @@ def test_an_item_depends_on_seed_epoch_and_index_and_on_nothing_else(data_folder
     assert not any(all_same(first, epoch_items(PascalVOCDataset(data_folder, "TRAIN", seed=3), 7)))
 
 
-def test_one_picture_at_two_places_is_augmented_in_two_ways(data_folder):
+def test_one_image_at_two_places_is_augmented_in_two_ways(data_folder):
     for name, content in (("images", lambda images: images), ("objects", lambda entries: entries)):
         change_list(
             data_folder,
@@ -626,13 +429,25 @@ def test_processes_share_each_batch_and_see_every_image_once(world_size):
     assert [list(batch) for batch in ordered_batches(6, 4)] == [[0, 1, 2, 3], [4, 5]]
 
 
-# --------------------------------------------------------------------------------------------------------------- batches
+# ------------------------------------------------------------------------------------------ batches
 
 
-def test_a_share_of_a_batch_may_be_empty():
-    images, *objects = collate_fn([])
-    assert images.shape == (0, 3, 300, 300)
-    assert objects == [[], [], []]
+def test_an_empty_share_of_a_batch_becomes_a_blank_image_whose_loss_is_0():
+    images, boxes, labels, difficulties = collate_fn([])
+    assert images.shape == (1, 3, 300, 300)
+    assert not images.any()
+    assert [(t.shape, t.dtype) for t in boxes] == [((0, 4), torch.float32)]
+    assert [(t.shape, t.dtype) for t in labels] == [((0,), torch.int64)]
+    assert [(t.shape, t.dtype) for t in difficulties] == [((0,), torch.bool)]
+
+    priors_cxcy = torch.rand(10, 4) / 2 + 0.25
+    locs = torch.randn(1, 10, 4, requires_grad=True)
+    scores = torch.randn(1, 10, 3, requires_grad=True)
+    loss = MultiBoxLoss(priors_cxcy)(locs, scores, boxes, labels)
+    loss.backward()
+    assert loss == 0
+    assert not locs.grad.any()
+    assert not scores.grad.any()
 
 
 def test_collate_fn_stacks_images_and_lists_the_rest(data_folder):
@@ -649,7 +464,7 @@ def test_collate_fn_stacks_images_and_lists_the_rest(data_folder):
     assert [len(entry) for entry in boxes] == [2, 0, 3]
 
 
-def test_a_batch_of_one_picture_without_objects_is_a_batch(data_folder):
+def test_a_batch_of_one_image_without_objects_is_a_batch(data_folder):
     images, boxes, labels, difficulties = collate_fn([PascalVOCDataset(data_folder, "TEST")[2]])
     assert images.shape == (1, 3, 300, 300)
     assert ([len(entries) for entries in (boxes, labels, difficulties)], boxes[0].shape) == (
@@ -658,7 +473,7 @@ def test_a_batch_of_one_picture_without_objects_is_a_batch(data_folder):
     )
 
 
-# ------------------------------------------------------------------------------------------------------- real photographs
+# --------------------------------------------------------------------------------- real photographs
 
 
 def test_photographs_of_blood_cells_have_their_cells_where_the_boxes_say(blood_cells, tmp_path):
@@ -687,7 +502,7 @@ def test_photographs_of_blood_cells_have_their_cells_where_the_boxes_say(blood_c
                 ]
             )
         torch.testing.assert_close(boxes, torch.tensor(expected))
-        # Nuclei of white cells are stained dark violet: their boxes have less green than the picture has
+        # Nuclei of white cells are stained dark violet: their boxes are less green than the image
         for x_min, y_min, x_max, y_max in (300 * boxes[labels == 3]).round().int().tolist():
             assert image[1, y_min:y_max, x_min:x_max].mean() < image[1].mean() - 0.1
 

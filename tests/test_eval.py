@@ -3,22 +3,20 @@
 import json
 import math
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
-import eval as evaluation_script
-from checkpoints import load_model
+from checkpoints import load_model, model_state, save_checkpoint
 from datasets import PascalVOCDataset, collate_fn
-from eval import Parameters, evaluate, fetch, main, print_average_precisions
-from model import MultiBoxLoss
+from eval import Parameters, evaluate, keep_shared_classes, main, print_average_precisions, to_cpu
+from helpers.scripts import run_script
+from model import SSD300, MultiBoxLoss
 from utils import cxcy_to_gcxgcy, xy_to_cxcy
 
-ROOT = Path(__file__).resolve().parents[1]
+# Thin as toy_checkpoint
+pytestmark = pytest.mark.usefixtures("one_thread", "thin_base")
 
 
 class PerfectModel(torch.nn.Module):
@@ -28,6 +26,7 @@ class PerfectModel(torch.nn.Module):
         super().__init__()
         self.priors_cxcy, self.n_classes = model.priors_cxcy, model.n_classes
         self.detect_objects = model.detect_objects
+        self.label_map = dataset.label_map
         self.items = iter([dataset[i] for i in range(len(dataset))])
 
     def forward(self, images):
@@ -71,11 +70,11 @@ def test_the_loss_is_the_mean_over_images_whatever_the_batch_size(loader, toy_ch
     assert losses == pytest.approx(expected, rel=1e-4)
 
 
-def test_fetched_tensors_have_their_own_memory(random):
+def test_tensors_brought_to_the_cpu_have_their_own_memory(random):
     tensors = [torch.randn(n, 4, generator=random) for n in (3, 0, 5)]
-    fetched = fetch(tensors)
-    assert all(map(torch.equal, fetched, tensors))
-    assert [tensor.untyped_storage().nbytes() for tensor in fetched] == [48, 0, 80]
+    on_cpu = to_cpu(tensors)
+    assert all(map(torch.equal, on_cpu, tensors))
+    assert [tensor.untyped_storage().nbytes() for tensor in on_cpu] == [48, 0, 80]
 
 
 def test_the_table_shows_percents_and_classes_without_objects(capsys):
@@ -98,9 +97,16 @@ def test_main_passes_its_parameters_on(toy_folder, toy_checkpoint, monkeypatch, 
 
     monkeypatch.setattr("model.SSD300.detect_objects", detect_nothing)
     parameters = Parameters(
-        str(toy_folder), str(toy_checkpoint), batch_size=3, workers=0, device="cpu",
-        min_score=0.1, max_overlap=0.2, top_k=7, metric="area",
-    )  # fmt: skip
+        str(toy_folder),
+        str(toy_checkpoint),
+        batch_size=3,
+        workers=0,
+        device="cpu",
+        min_score=0.1,
+        max_overlap=0.2,
+        top_k=7,
+        metric="area",
+    )
     evaluation = main(parameters)
     assert seen == {"n": [3, 1], "settings": (0.1, 0.2, 7)}
     assert evaluation.mAP == 0
@@ -117,6 +123,95 @@ def test_other_classes_than_the_checkpoints_are_refused(toy_folder, toy_checkpoi
         main(Parameters(str(tmp_path), str(toy_checkpoint), workers=0, device="cpu"))
 
 
+def test_of_other_classes_those_that_both_have_are_compared(toy_folder, tmp_path, capsys):
+    """A model that knows the same things by COCO's names, in another order, and more of them."""
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for path in toy_folder.glob("*.json"):
+        (lists / path.name).write_text(path.read_text())
+    (lists / "label_map.json").write_text(json.dumps({"background": 0, "sofa": 1, "person": 2}))
+    model_classes = {"background": 0, "person": 1, "zebra": 2, "couch": 3}
+    torch.manual_seed(0)
+    network = SSD300(4, pretrained=False, label_map=model_classes)
+    state = model_state(network)
+    save_checkpoint(tmp_path / "more.tar", state)
+    # The same network with the classes of the lists only: rows 0 (background), 3 and 1
+    for name, tensor in state["model"].items():
+        if "cl_" in name:
+            state["model"][name] = tensor.unflatten(0, (-1, 4))[:, [0, 3, 1]].flatten(0, 1)
+    state["label_map"] = {"background": 0, "sofa": 1, "person": 2}
+    save_checkpoint(tmp_path / "same.tar", state)
+
+    # A low threshold and no ranking across classes, so that the softmax over fewer classes, which
+    # changes scores but hardly their order, decides little
+    results = {}
+    for name in ("more", "same"):
+        results[name] = main(
+            Parameters(str(lists), str(tmp_path / f"{name}.tar"), workers=0, device="cpu")
+        )
+        assert list(results[name].average_precisions) == ["sofa", "person"]
+    printed = capsys.readouterr().out
+    assert "Classes compared: sofa, person." in printed
+    for name, ap in results["same"].average_precisions.items():
+        assert results["more"].average_precisions[name] == pytest.approx(ap, abs=0.1)
+
+
+def test_detections_of_classes_that_the_data_lack_are_dropped():
+    columns = [
+        [torch.arange(12.0).view(3, 4)],
+        [torch.tensor([1, 2, 3])],
+        [torch.tensor([0.9, 0.8, 0.7])],
+        ["boxes"],
+        ["labels"],
+        ["difficulties"],
+    ]
+    model_classes = {"background": 0, "person": 1, "zebra": 2, "couch": 3}
+    data_classes = {"background": 0, "sofa": 1, "person": 2, "boat": 3}
+    label_map, kept = keep_shared_classes(columns, model_classes, data_classes)
+    assert label_map == {"background": 0, "sofa": 1, "person": 2}
+    assert kept[0][0].tolist() == [[0, 1, 2, 3], [8, 9, 10, 11]]
+    assert kept[1][0].tolist() == [2, 1]
+    assert kept[2][0].tolist() == pytest.approx([0.9, 0.7])
+    assert kept[3:] == columns[3:]
+
+
+def test_a_model_without_names_is_compared_by_its_numbers(loader, toy_checkpoint):
+    named = load_model(toy_checkpoint)
+    unnamed = SSD300(len(named.label_map), pretrained=False)
+    unnamed.load_state_dict(named.state_dict())
+    ours = evaluate(loader, unnamed, precision="float32")
+    theirs = evaluate(loader, named, precision="float32")
+    assert ours.average_precisions == theirs.average_precisions
+
+
+def test_a_model_that_shares_no_class_is_refused(loader):
+    model = SSD300(2, pretrained=False, label_map={"background": 0, "zebra": 1})
+    with pytest.raises(ValueError, match=r"knows the classes \['zebra'\], the data have"):
+        evaluate(loader, model, precision="float32")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"metric": "coco"}, "metric: expected '11-point' or 'area', got 'coco'"),
+        ({"precision": "foo"}, "precision: expected auto, .*, got 'foo'"),
+        ({"split": "TRAIN"}, "split: expected TEST or VAL, got 'TRAIN'"),
+        ({"batch_size": 0}, "batch_size: expected a number of at least 1, got 0"),
+        ({"top_k": -1}, "top_k: expected a number of at least 1, got -1"),
+        ({"workers": -1}, "workers: expected a number of at least 0, got -1"),
+        (
+            {"min_score": math.nan},
+            "min_score: expected a number of at least 0 and of at most 1, got nan",
+        ),
+        ({"max_overlap": 2.0}, "max_overlap: expected a number .* of at most 1, got 2.0"),
+    ],
+    ids=str,
+)
+def test_senseless_parameters_are_refused_before_anything_is_read(changes, expected):
+    with pytest.raises(ValueError, match=expected):
+        main(Parameters("no such folder", "nor this", **changes))
+
+
 def test_a_set_without_test_images_is_refused(toy_folder, toy_checkpoint, tmp_path):
     for path in toy_folder.glob("*.json"):
         (tmp_path / path.name).write_text(
@@ -127,9 +222,5 @@ def test_a_set_without_test_images_is_refused(toy_folder, toy_checkpoint, tmp_pa
 
 
 def test_an_error_on_the_command_line_is_one_line(tmp_path):
-    command = [sys.executable, evaluation_script.__file__, "--data-folder", str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert result.returncode == 1
-    assert result.stderr.startswith("error: ")
-    assert "TEST_images.json" in result.stderr
-    assert "Traceback" not in result.stderr
+    message = run_script("eval.py", "--data-folder", tmp_path)
+    assert re.fullmatch(r"error: .*TEST_images\.json: no such .*", message)

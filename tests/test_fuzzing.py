@@ -1,12 +1,14 @@
 """
-Mutated annotations, lists and pictures: each must give a correct result, or one of our errors that names the file; no other
-exception, no crash, no hang, and no memory without bounds.
+Mutated annotations, lists and images: each must give a correct result, or one of our errors that
+names the file; no other exception, no crash, no hang, and no memory without bounds.
 
-1,000 inputs of each kind run with the other tests; `SSD_FUZZ=10000 python -m pytest tests/test_fuzzing.py` runs 10,000. They
-follow from fixed seeds. Each kind runs in a process of its own, `python tests/test_fuzzing.py KIND N FOLDER`, with a limit to its
+200 inputs of each kind run with the quick tests and 1,000 with the slow ones; `SSD_FUZZ=10000
+python -m pytest tests/test_fuzzing.py -m slow` runs 10,000. They follow from fixed seeds. Each kind
+runs in a process of its own, `python tests/test_fuzzing.py KIND N FOLDER`, with a limit to its
 memory; the input that it died of, or that broke a rule, is left in the folder.
 """
 
+import contextlib
 import functools
 import io
 import json
@@ -25,26 +27,27 @@ import torch
 from PIL import Image
 
 from annotations import MAX_COORDINATE, MIN_SIDE, AnnotationError
-from datasets import MAX_PICTURE_SIDE, MAX_PIXELS, PascalVOCDataset, read_image
-from folders import CAR, annotation_xml, object_xml
+from data_lists import find_listed_images, list_path
+from datasets import MAX_IMAGE_SIDE, MAX_PIXELS, PascalVOCDataset, read_image
+from helpers.folders import CAR, annotation_xml, make_voc, object_xml
 from utils import parse_annotation
 
 N_INPUTS = int(os.environ.get("SSD_FUZZ", "1000"))
-# A picture of MAX_PIXELS takes 360 MB as RGB; with transparency, 480 MB more; and what is read of it from the file
+# An image of MAX_PIXELS takes 360 MB as RGB; with transparency, 480 MB more; and there is the file
 MEMORY = 1_500_000_000  # bytes, beyond what the imports take
-TIME = 60 + N_INPUTS  # seconds for each kind; it takes a few hundredths of that
 HOSTILE_NUMBERS = (
-    "0", "-1", "-0.0", "1e999", "-1e999", "nan", "inf", "-Infinity", "1e-320", "1e308", "9" * 30, "9" * 5000, "0x10", "1_000",
-    "1,5", "", " ", "١٢", "2147483648", "18446744073709551616", "0.1", "99.9999999", "true",
+    "0", "-1", "-0.0", "1e999", "-1e999", "nan", "inf", "-Infinity", "1e-320", "1e308", "9" * 30,
+    "9" * 5000, "0x10", "1_000", "1,5", "", " ", "١٢", "2147483648", "18446744073709551616", "0.1",
+    "99.9999999", "true",
 )  # fmt: skip
 
-# -------------------------------------------------------------------------------------------------------------- mutations
+# ---------------------------------------------------------------------------------------- mutations
 
 
 def mutate_bytes(content, others, rng):
     """
-    One to four changes of bytes: bits flipped, numbers of 2 or 4 bytes replaced, parts deleted, doubled or cut off, bytes put in,
-    or the rest of another file put in place of this one's.
+    One to four changes of bytes: bits flipped, numbers of 2 or 4 bytes replaced, parts deleted,
+    doubled or cut off, bytes put in, or the rest of another file put in place of this one's.
     """
     content = bytearray(content)
     for _ in range(rng.integers(1, 5)):
@@ -92,7 +95,7 @@ def replace_number(text, rng):
 
 
 def bomb(levels, open_tag="&"):
-    """A document type in which each entity is ten of the one before: 10 ** levels times three letters."""
+    """A document type in which each entity is ten of the one before: 10 ** levels in the end."""
     entities = ['<!ENTITY e0 "lol">']
     entities += [f'<!ENTITY e{level} "{f"&e{level - 1};" * 10}">' for level in range(1, levels)]
     return f"<!DOCTYPE annotation [{''.join(entities)}]>"
@@ -100,7 +103,7 @@ def bomb(levels, open_tag="&"):
 
 def mutate_xml(text, others, rng):
     """A change that only makes sense for annotations, or any change of bytes."""
-    kind = rng.integers(9)
+    kind = rng.integers(10)
     tags = re.findall(r"</?\w+>", text)
     if kind == 0:
         return replace_number(text, rng).encode()
@@ -131,17 +134,23 @@ def mutate_xml(text, others, rng):
     if kind == 6:
         names = "&#0;", "&#xD800;", "&nothing;", "a\0b", "x" * 100_000, "\n", "🚗"
         return text.replace("car", str(rng.choice(names))).encode()
+    if kind == 7:  # another root, or a namespace for one kind of tags
+        name = str(rng.choice(["annotation", "object", "name", "xmax", "size"]))
+        new_name = str(rng.choice(["html", "Annotation", "Object", "v:object", "OBJECT", "item"]))
+        text = text.replace(f"<{name}>", f'<{new_name} xmlns:v="urn:v" xmlns="urn:x">')
+        return text.replace(f"</{name}>", f"</{new_name}>").encode()
     return mutate_bytes(text.encode(), others, rng)
 
 
 HOSTILE_VALUES = (
-    None, True, False, 0, -1, 1.5, 1e308, -0.0, float("nan"), float("inf"), float("-inf"), 10**30, 10**4000, "", "1", "\0",
-    "\ud800", "x" * 5000, [], {}, [[]], [None] * 4, {"boxes": []}, [1, 2, 3], [1, 2, 3, 4], [9, 9, 1, 1],
+    None, True, False, 0, -1, 1.5, 1e308, -0.0, float("nan"), float("inf"), float("-inf"), 10**30,
+    10**4000, "", "1", "\0", "\ud800", "x" * 5000, [], {}, [[]], [None] * 4, {"boxes": []},
+    [1, 2, 3], [1, 2, 3, 4], [9, 9, 1, 1],
 )  # fmt: skip
 
 
 def mutate_json(content, others, rng):
-    """Replace, remove or double one value anywhere in the content, then perhaps change the text, too."""
+    """Replace, remove or double one value anywhere in the content; perhaps change the text, too."""
     places = []
 
     def collect(node):
@@ -175,14 +184,38 @@ def mutate_json(content, others, rng):
     return mutate_bytes(text.encode(), others, rng) if kind == 4 else text.encode()
 
 
-def mutate_picture(content, others, rng):
-    """A change of bytes; in half of the PNG files that are changed the checksums are made right again."""
+def mutate_names(text, rng):
+    """A change of a list of names, or any change of bytes."""
+    names = text.splitlines()
+    place = int(rng.integers(len(names)))
+    kind = rng.integers(6)
+    if kind == 0:
+        names[place] += str(
+            rng.choice([" 0", "  1", " -1", "\t1", " 2", ".jpg", ".PNG", ".xml", "/"])
+        )
+    elif kind == 1:
+        names[place] = str(rng.choice(HOSTILE_NAMES))
+    elif kind == 2:
+        names *= int(rng.integers(2, 4))
+    text = "\n".join(names)
+    if kind == 3:
+        encoding = str(rng.choice(["utf-16", "utf-16-be", "utf-8-sig", "latin-1", "utf-32"]))
+        return text.encode(encoding, errors="replace")
+    return mutate_bytes(text.encode(), [b"other 1\nb -1\n"], rng) if kind > 3 else text.encode()
+
+
+HOSTILE_NAMES = (
+    "..", ".", "/", "../JPEGImages/a", "/etc/passwd", "a/../b", "\x1b[2J", "x" * 300, "x" * 70_000,
+    "a\u2028b", "a\x85b", "\u202egpj.a", "a.jpg.jpg", "c:\\a", "~", "*", "-1", "1", "a.jpg -1 1",
+)  # fmt: skip
+
+
+def mutate_image(content, others, rng):
+    """A change of bytes; in half of the changed PNG files, the checksums are made right again."""
     content = mutate_bytes(content, others, rng)
-    return (
-        with_checksums(content)
-        if content.startswith(b"\x89PNG") and rng.random() < 0.5
-        else content
-    )
+    if content.startswith(b"\x89PNG") and rng.random() < 0.5:
+        return with_checksums(content)
+    return content
 
 
 def with_checksums(content):
@@ -196,12 +229,13 @@ def with_checksums(content):
     return result
 
 
-# ------------------------------------------------------------------------------------------------------------------ seeds
+# -------------------------------------------------------------------------------------------- seeds
 
 
 def xml_seeds():
     """Annotations as VOC and labelling tools write them."""
-    part = "<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox></part>"
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox>"
+    part = f"<part><name>head</name>{box}</part>"
     return [
         annotation_xml(
             CAR,
@@ -221,32 +255,46 @@ def xml_seeds():
 
 
 @functools.cache
-def picture_seeds():
-    """Small pictures in many modes of all formats, some with metadata."""
+def image_seeds():
+    """Small images in many modes of all formats, some with metadata."""
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
     pixels[:24] = np.linspace(0, 255, 64, dtype=np.uint8)[:, None]
     image = Image.fromarray(pixels)
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "words"
+    two_frames = {"save_all": True, "append_images": [image.rotate(90)]}
     variants = [
-        (image, "JPEG", {"exif": exif}), (image, "JPEG", {"progressive": True}), (image.convert("CMYK"), "JPEG", {}),
-        (image, "PNG", {"exif": exif}), (image.quantize(16), "PNG", {"transparency": 3}), (image.convert("LA"), "PNG", {}),
-        (image, "GIF", {"save_all": True, "append_images": [image.rotate(90)]}), (image, "BMP", {}),
-        (image.quantize(8), "BMP", {}), (image, "WEBP", {"exif": exif}), (image, "WEBP", {"lossless": True}),
-        (image, "WEBP", {"save_all": True, "append_images": [image.rotate(90)]}), (image, "TIFF", {"exif": exif}),
-        (image, "TIFF", {"compression": "tiff_lzw"}), (image, "TIFF", {"compression": "tiff_adobe_deflate"}),
-        (image.convert("1"), "TIFF", {"compression": "group4"}), (image, "TIFF", {"compression": "jpeg"}),
-    ]  # fmt: skip
+        (image, "JPEG", {"exif": exif}),
+        (image, "JPEG", {"progressive": True}),
+        (image.convert("CMYK"), "JPEG", {}),
+        (image, "PNG", {"exif": exif}),
+        (image.quantize(16), "PNG", {"transparency": 3}),
+        (image.convert("LA"), "PNG", {}),
+        (image, "GIF", two_frames),
+        (image, "BMP", {}),
+        (image.quantize(8), "BMP", {}),
+        (image, "WEBP", {"exif": exif}),
+        (image, "WEBP", {"lossless": True}),
+        (image, "WEBP", two_frames),
+        (image, "TIFF", {"exif": exif}),
+        (image, "TIFF", {"compression": "tiff_lzw"}),
+        (image, "TIFF", {"compression": "tiff_adobe_deflate"}),
+        (image.convert("1"), "TIFF", {"compression": "group4"}),
+        (image, "TIFF", {"compression": "jpeg"}),
+    ]
     seeds = []
-    for variant, picture_format, options in variants:
+    for variant, image_format, options in variants:
         file = io.BytesIO()
-        variant.save(file, picture_format, **options)
+        variant.save(file, image_format, **options)
         seeds.append(file.getvalue())
     return seeds
 
 
 def list_seeds(folder):
-    """The contents of the three lists of two pictures, which are written into the folder; the label map has three classes."""
+    """
+    The contents of the three lists of two images, which are written into the folder; the label map
+    has three classes.
+    """
     paths = [folder / "a.png", folder / "b.png"]
     for path in paths:
         Image.new("RGB", (64, 48), "red").save(path)
@@ -255,12 +303,13 @@ def list_seeds(folder):
         {"boxes": [[0, 0, 64, 48]], "labels": [3], "difficulties": [False]},
     ]
     return {
-        "TRAIN_images.json": [str(path) for path in paths], "TRAIN_objects.json": entries,
+        "TRAIN_images.json": [str(path) for path in paths],
+        "TRAIN_objects.json": entries,
         "label_map.json": {"background": 0, "cat": 1, "dog": 2, "cow": 3},
-    }  # fmt: skip
+    }
 
 
-# ------------------------------------------------------------------------------------------------------------------ rules
+# -------------------------------------------------------------------------------------------- rules
 
 
 def check_objects(objects):
@@ -275,10 +324,10 @@ def check_objects(objects):
             assert 0 <= min(obj["box"]) <= max(obj["box"]) <= MAX_COORDINATE
 
 
-def check_picture(image):
-    """What read_image returns must be a decoded picture of a sensible size."""
+def check_image(image):
+    """What read_image returns must be a decoded image of a sensible size."""
     assert image.mode == "RGB"
-    assert 1 <= min(image.size) <= max(image.size) <= MAX_PICTURE_SIDE
+    assert 1 <= min(image.size) <= max(image.size) <= MAX_IMAGE_SIDE
     assert image.width * image.height <= MAX_PIXELS
     assert image.getpixel((image.width - 1, image.height - 1)) is not None
 
@@ -295,7 +344,10 @@ def check_item(item, n_classes):
 
 
 def check_error(error, folder, allowed):
-    """An error must be one of ours: in one line, with the file's name, and not about a resource that ran out."""
+    """
+    An error must be one of ours: in one line, with the file's name, and not about a resource that
+    ran out.
+    """
     assert type(error) in allowed
     assert not isinstance(error.__cause__, (MemoryError, RecursionError)) or "JSON" in str(error)
     assert str(folder) in str(error)
@@ -303,7 +355,7 @@ def check_error(error, folder, allowed):
     assert len(str(error)) < 10_000
 
 
-# ------------------------------------------------------------------------------------------------------------------ kinds
+# -------------------------------------------------------------------------------------------- kinds
 
 
 def try_annotation(folder, rng):
@@ -318,6 +370,28 @@ def try_annotation(folder, rng):
         check_error(error, folder, (AnnotationError,))
         return "refused"
     check_objects(objects)
+    return "read"
+
+
+def try_names(folder, rng):
+    """Returns what became of a VOC folder of which a list of names is mutated."""
+    names = ("a", "b 1", "b", "c.jpg", "Füße")
+    if not (folder / "voc").is_dir():
+        make_voc(folder / "voc", dict.fromkeys(names, annotation_xml(CAR)))
+    path = list_path(folder / "voc", "trainval")
+    path.write_bytes(mutate_names("\n".join(names), rng))
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        try:
+            images, faults = find_listed_images(folder / "voc", "trainval")
+        except AnnotationError as error:
+            check_error(error, path, (AnnotationError,))
+            return "refused"
+    assert len(set(images)) == len(images)
+    assert all(image.annotation.is_file() for image in images)
+    for fault in faults:
+        assert "no such file: bring it back" in str(fault)
+        assert str(fault).isprintable()
+    assert "repeated" in printed.getvalue() or printed.getvalue() == ""
     return "read"
 
 
@@ -345,11 +419,11 @@ def try_lists(folder, rng):
     return "read"
 
 
-def try_picture(folder, rng):
-    """Returns what became of a mutated picture, as such and as an item."""
-    seeds = picture_seeds()
+def try_image(folder, rng):
+    """Returns what became of a mutated image, as such and as an item."""
+    seeds = image_seeds()
     path = folder / "input.jpg"
-    path.write_bytes(mutate_picture(seeds[rng.integers(len(seeds))], seeds, rng))
+    path.write_bytes(mutate_image(seeds[rng.integers(len(seeds))], seeds, rng))
     entry = {"boxes": [[1, 1, 20, 20], [5, 5, 60, 40]], "labels": [1, 2], "difficulties": [0, 1]}
     contents = {
         "TRAIN_images": [str(path)],
@@ -360,7 +434,7 @@ def try_picture(folder, rng):
         (folder / f"{name}.json").write_text(json.dumps(content))
     dataset = PascalVOCDataset(folder, "TRAIN", seed=int(rng.integers(1000)))
     try:
-        check_picture(read_image(path))
+        check_image(read_image(path))
         check_item(dataset[0], n_classes=3)
     except ValueError as error:
         check_error(error, folder, (ValueError,))
@@ -368,23 +442,25 @@ def try_picture(folder, rng):
     return "read"
 
 
-KINDS = {"annotations": try_annotation, "lists": try_lists, "pictures": try_picture}
+KINDS = {
+    "annotations": try_annotation,
+    "names": try_names,
+    "lists": try_lists,
+    "images": try_image,
+}
 
 
 def limit_memory(n_bytes):
-    """Let this process take so much more memory than it has now; nothing where the system can not."""
+    """Let this process take so much more memory than now; on Windows, which cannot, do nothing."""
     try:
         import resource
     except ImportError:  # Windows
         return
-    used = (
-        int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        if Path("/proc").is_dir()
-        else 2**36
-    )
-    resource.setrlimit(
-        resource.RLIMIT_AS, (used + n_bytes, resource.getrlimit(resource.RLIMIT_AS)[1])
-    )
+    used = 2**36
+    if Path("/proc").is_dir():
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    hard_limit = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (used + n_bytes, hard_limit))
 
 
 def run(kind, n_inputs, folder):
@@ -408,24 +484,24 @@ def run(kind, n_inputs, folder):
     return outcomes
 
 
+@pytest.mark.parametrize("n_inputs", [200, pytest.param(N_INPUTS, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_mutated_inputs_are_read_correctly_or_refused_with_our_errors(kind, tmp_path):
-    command = [sys.executable, __file__, kind, str(N_INPUTS), str(tmp_path)]
+def test_mutated_inputs_are_read_correctly_or_refused_with_our_errors(kind, n_inputs, tmp_path):
+    command = [sys.executable, __file__, kind, str(n_inputs), str(tmp_path)]
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     result = subprocess.run(
         command,
         capture_output=True,
         text=True,
-        timeout=TIME,
+        timeout=60 + n_inputs,  # it takes a few hundredths of that
         env={**os.environ, "PYTHONPATH": paths},
         errors="replace",
     )
     assert result.returncode == 0, result.stderr[-4000:]
     outcomes = {word: int(count) for word, count in re.findall(r"'(\w+)': (\d+)", result.stdout)}
-    assert sum(outcomes.values()) == N_INPUTS
-    assert (
-        min(outcomes["read"], outcomes["refused"]) > N_INPUTS / 20
-    )  # of both there are some, or the mutations are no good
+    assert sum(outcomes.values()) == n_inputs
+    # If all are read or all are refused, the mutations are no good
+    assert min(outcomes["read"], outcomes["refused"]) > n_inputs / 20
 
 
 if __name__ == "__main__":

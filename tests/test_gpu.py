@@ -1,4 +1,6 @@
-"""What holds on a GPU only: no waiting for it within a step, and the same answers as on a processor."""
+"""
+What holds on a GPU only: no waiting for it within a step, and the same answers as on a processor.
+"""
 
 import contextlib
 
@@ -7,7 +9,7 @@ import torch
 
 from benchmark import random_objects
 from model import SSD300, MultiBoxLoss, rank_in_group, suppress
-from train import Parameters, create_training, take_step
+from train import Parameters, create_run, take_step
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 CUDA = torch.device("cuda")
@@ -37,7 +39,7 @@ def training_on_gpu(**settings):
     """The Training of a network with random weights on a GPU."""
     torch.manual_seed(0)
     model = SSD300(21, pretrained=False).to(CUDA, memory_format=torch.channels_last)
-    return create_training(model, Parameters(**settings), {})
+    return create_run(model, Parameters(**settings), {})
 
 
 def test_the_loss_does_not_wait_for_the_gpu_and_is_that_of_a_processor(random):
@@ -60,11 +62,10 @@ def test_a_training_step_does_not_wait_for_the_gpu(micro_batch_size, random):
     training = training_on_gpu(precision=precision, micro_batch_size=micro_batch_size)
     boxes, labels = random_objects([2, 0, 5, 1], random, "cpu")
     images = torch.randn(4, 3, 300, 300, generator=random).pin_memory()
-    take_step(images, boxes, labels, training, 0, 0)  # what the first step sets up may wait
+    take_step(images, boxes, labels, training)  # what the first step sets up may wait
     with no_waiting():
-        losses, stop = take_step(images, boxes, labels, training, 1, 0)
+        losses = take_step(images, boxes, labels, training)
     assert losses.isfinite().all()
-    assert stop.item() == 0
 
 
 def test_detections_are_those_of_a_processor(random):
@@ -80,15 +81,11 @@ def test_detections_are_those_of_a_processor(random):
 def test_boxes_of_a_batch_are_suppressed_in_one_call_as_image_by_image(random):
     low = torch.rand(5000, 2, generator=random)
     boxes = torch.cat([low, low + 0.1], dim=1).to(CUDA)
-    scores, groups = (
-        torch.rand(5000, generator=random).to(CUDA),
-        torch.randint(0, 64 * 21, (5000,), generator=random).to(CUDA),
-    )
-    together = suppress(boxes, scores, groups, 21, 0.45, at_once=True)
-    assert torch.equal(together, suppress(boxes, scores, groups, 21, 0.45, at_once=False))
-    assert torch.equal(
-        together.cpu(), suppress(boxes.cpu(), scores.cpu(), groups.cpu(), 21, 0.45, at_once=False)
-    )
+    scores = torch.rand(5000, generator=random).to(CUDA)
+    groups = torch.randint(0, 64 * 21, (5000,), generator=random).to(CUDA)
+    together = suppress(boxes, scores, groups, 0.45)
+    group_by_group = suppress(boxes.cpu(), scores.cpu(), groups.cpu(), 0.45)
+    assert torch.equal(together.cpu(), group_by_group)
     assert torch.equal(rank_in_group(groups).cpu(), rank_in_group(groups.cpu()))
 
 
@@ -99,7 +96,5 @@ def test_a_compiled_network_has_the_same_losses(random):
     losses = []
     for compiled in (False, True):
         training = training_on_gpu(precision="float32", compile=compiled, lr=1e-4)
-        losses.append(
-            [take_step(images, boxes, labels, training, step, 0)[0].cpu() for step in range(3)]
-        )
+        losses.append([take_step(images, boxes, labels, training).cpu() for _ in range(3)])
     torch.testing.assert_close(torch.stack(losses[1]), torch.stack(losses[0]), rtol=1e-2, atol=1e-2)

@@ -1,9 +1,7 @@
-"""Tests of the network in `model.py`: priors, shapes, weights, and where the weights come from."""
+"""The network of model.py: shapes, state, what it computes, and its first weights."""
 
 import copy
 import math
-import re
-import urllib.error
 import zlib
 
 import numpy as np
@@ -13,15 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from conftest import tutorial_priors
-from downloads import DownloadError
-from model import FEATURE_MAPS, SSD300, PredictionConvolutions, VGGBase
-from utils import cxcy_to_xy, decimate
-
-SIDES = (38, 19, 10, 5, 3, 1)
-CHANNELS = (512, 1024, 512, 256, 256, 256)
-PRIORS_PER_TILE = (4, 6, 6, 6, 4, 4)
-# Where each map's priors begin, and their number: sums of side * side * priors per tile, written out
-FIRST_PRIORS = (0, 5776, 7942, 8542, 8692, 8728, 8732)
+from helpers.maps import CHANNELS, FIRST_PRIORS, PRIORS_PER_TILE, SIDES
+from model import FEATURE_MAPS, SSD300, PredictionConvolutions
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +54,10 @@ def golden_image(golden):
 
 
 def trace(model, image):
-    """One pass: the two answers under "answers", what the base gave under "base", and each convolution's output by its name."""
+    """
+    One pass: the two answers under "answers", what the base gave under "base", and each
+    convolution's output by its name.
+    """
     seen, hooks = {}, []
     for name, layer in model.named_modules():
         if name == "base" or isinstance(layer, nn.Conv2d):
@@ -103,127 +97,7 @@ def fresh_trace(model, image):
     return trace(model, image)
 
 
-# ------------------------------------------------------------------------------------------------------------- priors
-
-
-def slow_priors():
-    """The priors of the design's table, one by one."""
-    scales = [0.1, 0.2, 0.375, 0.55, 0.725, 0.9, None]
-    priors = []
-    for index, side in enumerate(SIDES):
-        scale, next_scale = scales[index], scales[index + 1]
-        for row in range(side):
-            for column in range(side):
-                c_x, c_y = (column + 0.5) / side, (row + 0.5) / side
-                priors.append([c_x, c_y, scale, scale])
-                extra = 1.0 if next_scale is None else math.sqrt(scale * next_scale)
-                priors.append([c_x, c_y, extra, extra])
-                for ratio in [2, 3] if PRIORS_PER_TILE[index] == 6 else [2]:
-                    priors.append(
-                        [
-                            c_x,
-                            c_y,
-                            min(1.0, scale * math.sqrt(ratio)),
-                            min(1.0, scale / math.sqrt(ratio)),
-                        ]
-                    )
-                for ratio in [2, 3] if PRIORS_PER_TILE[index] == 6 else [2]:
-                    priors.append(
-                        [
-                            c_x,
-                            c_y,
-                            min(1.0, scale / math.sqrt(ratio)),
-                            min(1.0, scale * math.sqrt(ratio)),
-                        ]
-                    )
-    return priors
-
-
-def test_priors_are_those_of_the_plain_loop(priors):
-    expected = torch.tensor(slow_priors())
-    assert priors.shape == expected.shape == (8732, 4)
-    assert priors.dtype == torch.float32
-    torch.testing.assert_close(priors, expected, rtol=0, atol=1e-6)
-
-
-def test_the_table_says_how_many_priors_there_are():
-    assert tuple(feature_map.side for feature_map in FEATURE_MAPS.values()) == SIDES
-    assert tuple(feature_map.channels for feature_map in FEATURE_MAPS.values()) == CHANNELS
-    first = [0]
-    for feature_map in FEATURE_MAPS.values():
-        first.append(first[-1] + feature_map.side**2 * (len(feature_map.aspect_ratios) + 1))
-    assert tuple(first) == FIRST_PRIORS
-
-
-@pytest.mark.parametrize(
-    ("index", "c_x", "c_y", "w", "h"),
-    [
-        (0, 0.5 / 38, 0.5 / 38, 0.1, 0.1),
-        (1, 0.5 / 38, 0.5 / 38, 0.141421, 0.141421),  # sqrt(0.1 * 0.2)
-        (2, 0.5 / 38, 0.5 / 38, 0.141421, 0.070711),  # twice as wide as high
-        (3, 0.5 / 38, 0.5 / 38, 0.070711, 0.141421),
-        (4, 1.5 / 38, 0.5 / 38, 0.1, 0.1),  # the next column
-        (4 * 38, 0.5 / 38, 1.5 / 38, 0.1, 0.1),  # the next row
-        (5776, 0.5 / 19, 0.5 / 19, 0.2, 0.2),
-        (5777, 0.5 / 19, 0.5 / 19, 0.273861, 0.273861),
-        (5778, 0.5 / 19, 0.5 / 19, 0.282843, 0.141421),
-        (5779, 0.5 / 19, 0.5 / 19, 0.346410, 0.115470),  # three times as wide as high
-        (5780, 0.5 / 19, 0.5 / 19, 0.141421, 0.282843),
-        (5781, 0.5 / 19, 0.5 / 19, 0.115470, 0.346410),
-        (7942, 0.05, 0.05, 0.375, 0.375),
-        (7943, 0.05, 0.05, 0.454148, 0.454148),
-        (8542, 0.1, 0.1, 0.55, 0.55),
-        (8543, 0.1, 0.1, 0.631467, 0.631467),
-        (8545, 0.1, 0.1, 0.952628, 0.317543),
-        (8692, 1 / 6, 1 / 6, 0.725, 0.725),
-        (8693, 1 / 6, 1 / 6, 0.807775, 0.807775),
-        (8694, 1 / 6, 1 / 6, 1.0, 0.512652),  # 1.025305 is wider than the image
-        (8728, 0.5, 0.5, 0.9, 0.9),
-        (8729, 0.5, 0.5, 1.0, 1.0),
-        (8730, 0.5, 0.5, 1.0, 0.636396),
-        (8731, 0.5, 0.5, 0.636396, 1.0),
-    ],
-)
-def test_prior_hand_values(priors, index, c_x, c_y, w, h):
-    assert priors[index].tolist() == pytest.approx([c_x, c_y, w, h], abs=1e-6)
-
-
-def test_priors_with_the_rounded_third_are_the_published_ones_exactly(golden):
-    rounded = tutorial_priors()
-    assert torch.equal(rounded[golden["priors"]["index"]], torch.tensor(golden["priors"]["cxcy"]))
-    torch.testing.assert_close(
-        rounded.double().sum(0), torch.tensor(golden["priors"]["sum"], dtype=torch.float64)
-    )
-
-
-def test_priors_are_the_published_ones_but_for_the_rounded_third(golden, priors):
-    expected = torch.tensor(golden["priors"]["cxcy"])
-    torch.testing.assert_close(priors[golden["priors"]["index"]], expected, rtol=0, atol=1e-3)
-    assert priors.double().sum(0).tolist() == pytest.approx(golden["priors"]["sum"], abs=0.2)
-    assert priors[5781, 3].item() / priors[5781, 2].item() == pytest.approx(
-        3, abs=1e-6
-    )  # a third, not 0.333
-
-
-def test_priors_are_no_larger_than_the_image_but_reach_beyond_it(priors):
-    assert priors[:, 2:].max() == 1
-    assert priors[:, 2:].min() > 0
-    corners = cxcy_to_xy(priors)
-    assert corners.min() == pytest.approx(
-        0.1 - 0.55 * math.sqrt(3) / 2
-    )  # of conv9_2's corner tile: the farthest out
-    assert corners.max() == pytest.approx(0.9 + 0.55 * math.sqrt(3) / 2)
-
-
-def test_another_table_makes_other_priors(priors):
-    table = {**FEATURE_MAPS, "conv11_2": FEATURE_MAPS["conv11_2"]._replace(scale=0.5)}
-    other = SSD300.create_prior_boxes(table)
-    assert torch.equal(other[:8692], priors[:8692])
-    assert other[8728].tolist() == [0.5, 0.5, 0.5, 0.5]
-    assert other[8693, 2].item() == pytest.approx(math.sqrt(0.725 * 0.5))
-
-
-# ------------------------------------------------------------------------------------------------ shapes and the order
+# ----------------------------------------------------------------------------- shapes and the order
 
 
 def test_feature_maps_have_the_shapes_of_the_table(fresh_trace):
@@ -271,7 +145,7 @@ def test_predictions_stand_in_the_order_of_the_priors(n_classes, priors):
             assert priors[prior, :2].tolist() == pytest.approx(centre)
 
 
-# ------------------------------------------------------------------------------------------------------- state and buffers
+# -------------------------------------------------------------------------------- state and buffers
 
 
 def test_state_dict_has_the_published_keys_and_shapes(golden, model):
@@ -311,7 +185,7 @@ def test_priors_of_another_shape_are_refused(shape, monkeypatch):
     assert str(shape) in str(error.value)
 
 
-# ---------------------------------------------------------------------------------------------------------------- forward
+# ------------------------------------------------------------------------------------------ forward
 
 
 def test_forward_gives_the_published_answers(golden, golden_answers):
@@ -406,7 +280,7 @@ def test_conv4_3_features_of_zero_stay_zero(model):
     assert not trace(model, torch.zeros(1, 3, 300, 300))["maps"][0].any()
 
 
-# ---------------------------------------------------------------------------------------------------------- initialisation
+# ----------------------------------------------------------------------------------- initialisation
 
 
 def test_a_random_signal_neither_vanishes_nor_explodes_in_the_base(fresh_trace):
@@ -431,207 +305,6 @@ def test_added_layers_start_with_xavier_weights_and_zero_biases(model):
         )  # uniform up to the bound
         assert abs(weights.mean().item()) < 0.05 * bound, name
         assert not layer.bias.any(), name
-
-
-# ------------------------------------------------------------------------------------------------------ pretrained weights
-
-FC6_STRIDES, FC7_STRIDES = (
-    (101, 7),
-    (89, 5),
-)  # fc weights are windows on a few numbers: 400 MB in a file of a few
-
-
-@pytest.fixture(scope="module")
-def fake_vgg16(tmp_path_factory):
-    """A file of torchvision's names and shapes where torch looks for VGG-16: the hub folder, the weights and fc's numbers."""
-    random = torch.Generator().manual_seed(7)
-    state, numbers = {}, {}
-    plan = [64, 64, None, 128, 128, None, 256, 256, 256, None, 512, 512, 512, None, 512, 512, 512]
-    channels, index = 3, 0
-    for width in plan:
-        if width is None:
-            index += 1  # a pooling
-            continue
-        state[f"features.{index}.weight"] = torch.randn(width, channels, 3, 3, generator=random)
-        state[f"features.{index}.bias"] = torch.randn(width, generator=random)
-        channels, index = width, index + 2  # the rectifier
-    shapes = {
-        "classifier.0": (4096, 25088),
-        "classifier.3": (4096, 4096),
-        "classifier.6": (1000, 4096),
-    }
-    for (name, shape), strides in zip(
-        shapes.items(), (FC6_STRIDES, FC7_STRIDES, (1, 1)), strict=True
-    ):
-        numbers[name] = torch.randn(shape[0] * strides[0] + shape[1] * strides[1], generator=random)
-        state[f"{name}.weight"] = numbers[name].as_strided(shape, strides)
-        state[f"{name}.bias"] = torch.randn(shape[0], generator=random)
-    hub = tmp_path_factory.mktemp("hub")
-    (hub / "checkpoints").mkdir()
-    torch.save(state, hub / "checkpoints" / "vgg16-397923af.pth")
-    return hub, state, numbers
-
-
-@pytest.fixture
-def no_network(monkeypatch):
-    """Each attempt to download is noted, and fails at once."""
-    attempts = []
-
-    def refuse(request, *args, **kwargs):
-        attempts.append(getattr(request, "full_url", request))
-        raise urllib.error.URLError("no network in tests")
-
-    monkeypatch.setattr("torch.hub.urlopen", refuse)
-    monkeypatch.setattr("urllib.request.urlopen", refuse)
-    return attempts
-
-
-@pytest.fixture
-def hub_folder(monkeypatch):
-    """A function that makes torch look for its downloads in another folder."""
-    before = torch.hub._hub_dir
-    yield lambda folder: torch.hub.set_dir(str(folder))
-    torch.hub._hub_dir = before
-
-
-@pytest.fixture
-def pretrained_base(fake_vgg16, hub_folder, no_network):
-    """A base that was filled from the local file, without the network."""
-    hub_folder(fake_vgg16[0])
-    base = VGGBase()
-    base.load_pretrained_layers()
-    assert no_network == []
-    return base
-
-
-CONVOLUTIONS = {
-    "conv1_1": 0, "conv1_2": 2, "conv2_1": 5, "conv2_2": 7, "conv3_1": 10, "conv3_2": 12, "conv3_3": 14,
-    "conv4_1": 17, "conv4_2": 19, "conv4_3": 21, "conv5_1": 24, "conv5_2": 26, "conv5_3": 28,
-}  # fmt: skip
-
-
-def test_pretrained_layers_are_those_of_the_local_file(pretrained_base, fake_vgg16):
-    _, vgg16, numbers = fake_vgg16
-    state = pretrained_base.state_dict()
-    assert len(state) == 2 * (len(CONVOLUTIONS) + 2)
-    for name, index in CONVOLUTIONS.items():
-        for kind in ("weight", "bias"):
-            assert torch.equal(state[f"{name}.{kind}"], vgg16[f"features.{index}.{kind}"]), name
-
-    # fc6 reads a map of 512 x 7 x 7: filter f, channel c, row y, column x is entry (f, 49 c + 7 y + x). Each fourth filter, each
-    # third row and column stay.
-    a, b = FC6_STRIDES
-    fc6 = numbers["classifier.0"]
-    for f, c, y, x in (
-        (0, 0, 0, 0),
-        (1, 0, 0, 0),
-        (0, 1, 0, 0),
-        (0, 0, 1, 0),
-        (0, 0, 0, 1),
-        (77, 300, 2, 1),
-        (1023, 511, 2, 2),
-    ):
-        assert (
-            state["conv6.weight"][f, c, y, x] == fc6[a * 4 * f + b * (49 * c + 7 * 3 * y + 3 * x)]
-        )
-    a, b = FC7_STRIDES
-    fc7 = numbers["classifier.3"]
-    for f, c in ((0, 0), (1, 0), (0, 1), (512, 3), (1023, 1023)):
-        assert state["conv7.weight"][f, c, 0, 0] == fc7[a * 4 * f + b * 4 * c]
-    for f in (0, 1, 500, 1023):
-        assert state["conv6.bias"][f] == vgg16["classifier.0.bias"][4 * f]
-        assert state["conv7.bias"][f] == vgg16["classifier.3.bias"][4 * f]
-
-
-def test_a_pretrained_network_starts_from_that_file(fake_vgg16, hub_folder, no_network):
-    hub_folder(fake_vgg16[0])
-    pretrained = SSD300(2)  # pretrained is the default
-    assert no_network == []
-    assert torch.equal(pretrained.base.conv5_3.weight, fake_vgg16[1]["features.28.weight"])
-
-
-def test_the_file_is_found_through_torch_home(
-    fake_vgg16, tmp_path, monkeypatch, hub_folder, no_network
-):
-    monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    (tmp_path / "hub").symlink_to(fake_vgg16[0])
-    base = VGGBase()
-    base.load_pretrained_layers()
-    assert no_network == []
-    assert torch.equal(base.conv1_1.weight, fake_vgg16[1]["features.0.weight"])
-
-
-def test_without_network_and_file_the_error_names_both_remedies(tmp_path, hub_folder, no_network):
-    hub_folder(tmp_path)
-    base = VGGBase()
-    with pytest.raises(DownloadError) as error:
-        base.load_pretrained_layers()
-    url = "https://download.pytorch.org/models/vgg16-397923af.pth"
-    assert no_network == [url]
-    for part in (url, f"{tmp_path}/checkpoints", "--no-pretrained", "no network in tests"):
-        assert part in str(error.value)
-
-
-def test_an_unpretrained_network_downloads_nothing(tmp_path, hub_folder, no_network):
-    hub_folder(tmp_path)
-    SSD300(2, pretrained=False)
-    assert no_network == []
-    assert list(tmp_path.iterdir()) == []
-
-
-class Trap:
-    """An object whose pickle calls a function as it is read."""
-
-    def __reduce__(self):
-        return pytest.fail, ("reading the downloaded file ran code from it",)
-
-
-def test_the_file_of_weights_can_not_run_code(tmp_path, hub_folder, no_network):
-    hub_folder(tmp_path)
-    (tmp_path / "checkpoints").mkdir()
-    torch.save({"features.0.weight": Trap()}, tmp_path / "checkpoints" / "vgg16-397923af.pth")
-    base = VGGBase()
-    with pytest.raises(DownloadError, match=r"(?i)weights[ _]only.*--no-pretrained"):
-        base.load_pretrained_layers()
-
-
-def test_a_damaged_file_of_weights_is_named(tmp_path, hub_folder, no_network):
-    hub_folder(tmp_path)
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "vgg16-397923af.pth").write_bytes(b"half of a file")
-    with pytest.raises(DownloadError, match=f"{re.escape(str(tmp_path))}/checkpoints"):
-        VGGBase().load_pretrained_layers()
-
-
-# ------------------------------------------------------------------------- fully connected layers written as convolutions
-
-
-def test_a_fully_connected_layer_written_as_a_convolution_computes_the_same(random):
-    maps = torch.randn(2, 5, 7, 7, generator=random)
-    fc6, fc7 = nn.Linear(5 * 7 * 7, 12), nn.Linear(12, 8)
-    expected = fc7(F.relu(fc6(maps.flatten(1))))
-    hidden = F.relu(F.conv2d(maps, fc6.weight.view(12, 5, 7, 7), fc6.bias))
-    got = F.conv2d(hidden, fc7.weight.view(8, 12, 1, 1), fc7.bias)
-    assert got.shape == (2, 8, 1, 1)
-    torch.testing.assert_close(got.flatten(1), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_a_decimated_kernel_with_holes_sees_what_the_whole_kernel_saw_there(random):
-    maps, kernel = (
-        torch.randn(1, 3, 19, 19, generator=random),
-        torch.randn(8, 3, 7, 7, generator=random),
-    )
-    small = decimate(kernel, m=[4, None, 3, 3])
-    assert small.shape == (2, 3, 3, 3)
-    holes = torch.zeros(2, 3, 7, 7)  # filters 0 and 4, rows and columns 0, 3 and 6
-    for y in (0, 3, 6):
-        for x in (0, 3, 6):
-            holes[:, :, y, x] = kernel[[0, 4], :, y, x]
-    expected = F.conv2d(maps, holes, padding=3)
-    torch.testing.assert_close(
-        F.conv2d(maps, small, padding=3, dilation=3), expected, rtol=1e-4, atol=1e-5
-    )
 
 
 def test_conv6_reaches_six_tiles_each_way(model):

@@ -1,4 +1,4 @@
-"""The toy set of create_data_lists.py."""
+"""toy_data.py: small data sets in VOC layout."""
 
 import xml.etree.ElementTree as ElementTree
 
@@ -6,64 +6,40 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import create_data_lists as script
-from annotations import read_image_ids
-from create_data_lists import Parameters, main
-from folders import CAR, annotation_xml, make_voc, read_lists
-from toy_data import TOY_DRAWINGS, TOY_LABELS, create_toy_data, draw_toy_image
-from utils import parse_annotation, voc_labels
+import toy_data
+from data_lists import read_image_ids
+from helpers.folders import CAR, annotation_xml, make_voc, read_lists
+from helpers.toys import contents, draw_on
+from toy_data import TOY_LABELS, create_toy_data, draw_toy_image
+from utils import parse_annotation
 
 
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory):
-    """A toy set of all classes."""
-    folder = tmp_path_factory.mktemp("toy_of_twenty")
-    create_toy_data(folder, n_classes=20, n_train=40, n_test=10, seed=3)
-    return folder
-
-
-def contents(folder):
-    """{relative path: bytes} of all pictures, annotations and lists of names."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".json"]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
-def test_toy_set_is_in_voc_layout(toy):
+def test_toy_set_is_in_voc_layout(toy_of_twenty):
     names = [f"{number:06}" for number in range(1, 51)]
-    assert read_image_ids(toy, "trainval") == names[:40]
-    assert read_image_ids(toy, "test") == names[40:]
-    expected = {f"JPEGImages/{name}.jpg" for name in names} | {
-        f"Annotations/{name}.xml" for name in names
-    }
-    assert set(contents(toy)) == expected | {
-        "ImageSets/Main/trainval.txt",
-        "ImageSets/Main/test.txt",
-    }
-    lists = read_lists(toy)
+    assert read_image_ids(toy_of_twenty, "trainval") == names[:40]
+    assert read_image_ids(toy_of_twenty, "test") == names[40:]
+    expected = {"ImageSets/Main/trainval.txt", "ImageSets/Main/test.txt"}
+    expected |= {f"JPEGImages/{name}.jpg" for name in names}
+    expected |= {f"Annotations/{name}.xml" for name in names}
+    assert set(contents(toy_of_twenty)) == expected
+    lists = read_lists(toy_of_twenty)
     assert (len(lists["TRAIN_images"]), len(lists["TEST_images"])) == (40, 10)
     assert list(lists["label_map"]) == ["background", *TOY_LABELS]
 
 
-def test_toy_annotations_are_genuine(toy):
-    """What VOC's annotations have: size, whole numbers counted from 1 and both included, and the four tags of an object."""
-    for path in (toy / "Annotations").iterdir():
+def test_toy_annotations_are_genuine(toy_of_twenty):
+    """Like VOC's: a size, whole numbers counted from 1 to the last pixel, and an object's tags."""
+    for path in (toy_of_twenty / "Annotations").iterdir():
         root = ElementTree.parse(path).getroot()
         assert root.findtext("filename") == f"{path.stem}.jpg"
-        with Image.open(toy / "JPEGImages" / f"{path.stem}.jpg") as image:
+        with Image.open(toy_of_twenty / "JPEGImages" / f"{path.stem}.jpg") as image:
             assert image.mode == "RGB"
-            assert [int(root.findtext(f"size/{tag}")) for tag in ("width", "height", "depth")] == [
-                *image.size,
-                3,
-            ]
+            stated = [int(root.findtext(f"size/{tag}")) for tag in ("width", "height", "depth")]
+            assert stated == [*image.size, 3]
         assert 1 <= len(root.findall("object")) <= 6
         for element in root.iter("object"):
-            assert [child.tag for child in element] == [
-                "name",
-                "pose",
-                "truncated",
-                "difficult",
-                "bndbox",
-            ]
+            tags = [child.tag for child in element]
+            assert tags == ["name", "pose", "truncated", "difficult", "bndbox"]
             x_min, y_min, x_max, y_max = (
                 int(element.findtext(f"bndbox/{tag}")) for tag in ("xmin", "ymin", "xmax", "ymax")
             )
@@ -71,59 +47,13 @@ def test_toy_annotations_are_genuine(toy):
             assert 1 <= y_min < y_max <= int(root.findtext("size/height"))
 
 
-def test_toy_set_needs_no_repair(toy):
+def test_toy_set_needs_no_repair(toy_of_twenty):
     repairs = [
-        obj["repairs"] for path in (toy / "Annotations").iterdir() for obj in parse_annotation(path)
+        obj["repairs"]
+        for path in (toy_of_twenty / "Annotations").iterdir()
+        for obj in parse_annotation(path)
     ]
     assert repairs == [[]] * len(repairs)
-
-
-def test_toy_drawings_are_those_of_voc(toy):
-    assert sorted(TOY_LABELS) == sorted(TOY_DRAWINGS) == sorted(voc_labels)
-    drawn = {
-        obj["name"] for path in (toy / "Annotations").iterdir() for obj in parse_annotation(path)
-    }
-    assert drawn == set(voc_labels)
-
-
-def draw_on(colour, monkeypatch, number, classes=TOY_LABELS):
-    """A toy picture with one colour in place of the background; as an array (height, width, 3) of int, and the objects."""
-    monkeypatch.setattr(
-        script,
-        "draw_background",
-        lambda width, height, rng: np.full((height, width, 3), colour, dtype=np.uint8),
-    )
-    image, objects = draw_toy_image(7, number, classes)
-    return np.array(image).astype(int), objects
-
-
-@pytest.mark.parametrize("number", range(0, 60, 3))
-def test_toy_boxes_are_tight(monkeypatch, number):
-    """
-    Where the same picture on two backgrounds is equal, something opaque has been drawn: this leads to the boxes without knowing
-    how they were found. Edges that are smoothed are wider than what is opaque by a pixel, faint objects are nowhere opaque.
-    """
-    classes = TOY_LABELS[number % 20 :][:1]
-    black, objects = draw_on((0, 0, 0), monkeypatch, number, classes)
-    white, again = draw_on((255, 255, 255), monkeypatch, number, classes)
-    assert objects == again
-    touched = np.abs(white - black).max(axis=2) < 250
-    rows, columns = touched.any(axis=1).nonzero()[0], touched.any(axis=0).nonzero()[0]
-    found = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-    boxes = np.array([obj["box"] for obj in objects])
-    union = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
-    assert np.abs(found - union).max() <= 1
-    for (
-        left,
-        top,
-        right,
-        bottom,
-    ) in boxes.tolist():  # each edge of each box has something drawn on it
-        inside = touched[top:bottom, left:right]
-        assert inside[0].any()
-        assert inside[-1].any()
-        assert inside[:, 0].any()
-        assert inside[:, -1].any()
 
 
 def test_toy_boxes_of_covered_objects_end_where_they_are_seen():
@@ -131,26 +61,27 @@ def test_toy_boxes_of_covered_objects_end_where_they_are_seen():
     lower, upper = np.zeros((2, 20, 30), dtype=bool)
     lower[5:15, 5:15] = True
     upper[4:16, 10:25] = True
-    assert script.bounding_box(script.visible_part(0, [lower, upper])) == (5, 5, 10, 15)
-    assert script.bounding_box(script.visible_part(1, [lower, upper])) == (10, 4, 25, 16)
+    assert toy_data.bounding_box(toy_data.visible_part(0, [lower, upper])) == (5, 5, 10, 15)
+    assert toy_data.bounding_box(toy_data.visible_part(1, [lower, upper])) == (10, 4, 25, 16)
 
 
 def test_toy_objects_do_not_hide_each_other():
-    """A drawing as large as the picture leaves no room for another one; apart from it, a smaller one finds its place."""
+    """A drawing as large as the image leaves no room; a smaller one leaves room beside it."""
     rng = np.random.default_rng(0)
     whole, left_half = np.ones((20, 30), dtype=bool), np.zeros((20, 30), dtype=bool)
     left_half[:, :15] = True
-    assert script.find_place(np.ones((5, 5), dtype=bool), [whole], 30, 20, rng) is None
+    assert toy_data.find_place(np.ones((5, 5), dtype=bool), [whole], 30, 20, rng) is None
     for _ in range(20):
-        left, top, mask = script.find_place(np.ones((10, 10), dtype=bool), [left_half], 30, 20, rng)
+        square = np.ones((10, 10), dtype=bool)
+        left, top, mask = toy_data.find_place(square, [left_half], 30, 20, rng)
         assert left >= 10
-        assert script.bounding_box(mask) == (left, top, left + 10, top + 10)
+        assert toy_data.bounding_box(mask) == (left, top, left + 10, top + 10)
         assert mask.sum() == 100
 
 
 def test_toy_objects_that_are_difficult(monkeypatch):
-    """Both reasons occur: faint, drawn with a third of the opacity, and covered for more than a third; and most are neither."""
-    monkeypatch.setattr(script, "TOY_SIZES", ((160, 120),))
+    """Both reasons occur, faint and covered by more than a third, and most objects are neither."""
+    monkeypatch.setattr(toy_data, "IMAGE_SIZES", ((160, 120),))
     n_faint = n_covered = n_easy = 0
     for number in range(100):
         black, objects = draw_on((0, 0, 0), monkeypatch, number)
@@ -188,7 +119,7 @@ def test_same_seed_gives_equal_files(tmp_path):
     assert all(first[name] != other[name] for name in first if name.endswith(".jpg"))
 
 
-def test_a_toy_picture_depends_on_its_number_only(tmp_path):
+def test_a_toy_image_depends_on_its_number_only(tmp_path):
     create_toy_data(tmp_path / "small", 4, 3, 1, seed=5)
     create_toy_data(tmp_path / "large", 4, 6, 3, seed=5)
     small, large = contents(tmp_path / "small"), contents(tmp_path / "large")
@@ -211,7 +142,7 @@ def test_equal_toy_set_is_not_drawn_again(tmp_path, monkeypatch):
     create_toy_data(tmp_path / "toy", 2, 3, 1)
     before = contents(tmp_path / "toy")
     (tmp_path / "toy").rename(tmp_path / "moved")
-    monkeypatch.setattr(script, "draw_toy_image", None)
+    monkeypatch.setattr(toy_data, "draw_toy_image", None)
     create_toy_data(tmp_path / "moved", 2, 3, 1)
     assert contents(tmp_path / "moved") == before
     assert read_lists(tmp_path / "moved")["TRAIN_images"][0] == str(
@@ -241,7 +172,7 @@ def test_toy_sets_of_other_drawings_or_with_missing_files_are_drawn_anew(tmp_pat
     create_toy_data(tmp_path, 2, 3, 1)
     assert contents(tmp_path) == before
     (tmp_path / "JPEGImages/000002.jpg").write_bytes(b"of an earlier version")
-    monkeypatch.setattr(script, "DRAWINGS_VERSION", script.DRAWINGS_VERSION + 1)
+    monkeypatch.setattr(toy_data, "DRAWINGS_VERSION", toy_data.DRAWINGS_VERSION + 1)
     create_toy_data(tmp_path, 2, 3, 1)
     assert contents(tmp_path) == before
 
@@ -255,7 +186,7 @@ def test_toy_set_that_was_broken_off_is_drawn_anew(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return draw_toy_image(*arguments)
 
-    monkeypatch.setattr(script, "draw_toy_image", draw_and_stop)
+    monkeypatch.setattr(toy_data, "draw_toy_image", draw_and_stop)
     with pytest.raises(KeyboardInterrupt):
         create_toy_data(tmp_path / "toy", 2, 4, 1)
     monkeypatch.undo()
@@ -271,7 +202,8 @@ def test_other_data_are_never_overwritten(tmp_path, marker):
         (tmp_path / "mine/toy.json").write_text(marker)
     before = contents(tmp_path / "mine")
     with pytest.raises(
-        ValueError, match=r"mine: not a folder with a toy set, and not empty: name another folder"
+        ValueError,
+        match=r"mine: expected .* with a toy set, but it holds something else: name another folder",
     ):
         create_toy_data(tmp_path / "mine", 2, 3, 1)
     assert contents(tmp_path / "mine") == before
@@ -279,7 +211,9 @@ def test_other_data_are_never_overwritten(tmp_path, marker):
 
 def test_a_file_is_no_toy_folder(tmp_path):
     (tmp_path / "toy").write_text("mine")
-    with pytest.raises(ValueError, match=r"toy: not a folder with a toy set"):
+    with pytest.raises(
+        ValueError, match=r"toy: expected a new or empty folder, or one with a toy set"
+    ):
         create_toy_data(tmp_path / "toy", 2, 3, 1)
     assert (tmp_path / "toy").read_text() == "mine"
 
@@ -287,26 +221,14 @@ def test_a_file_is_no_toy_folder(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({"n_classes": 0}, "classes: expected 1 to 20, got 0"),
-        ({"n_classes": 21}, "classes: expected 1 to 20, got 21"),
-        ({"n_train": 0}, "training images: expected 1 to"),
-        ({"n_test": -1}, "test images: expected 0 to"),
-        ({"seed": -1}, "seed: expected 0 to"),
+        ({"n_classes": 0}, "toy classes: expected a number of at least 1 and of at most 20, got 0"),
+        ({"n_classes": 21}, "toy classes: expected .* at most 20, got 21"),
+        ({"n_train": 0}, "toy training images: expected a number of at least 1"),
+        ({"n_test": -1}, "toy test images: expected a number of at least 0"),
+        ({"seed": -1}, "seed: expected a number of at least 0"),
     ],
 )
 def test_toy_settings_out_of_range(tmp_path, changes, name):
     with pytest.raises(ValueError, match=name):
         create_toy_data(tmp_path / "toy", **changes)
     assert not (tmp_path / "toy").exists()
-
-
-def test_main_draws_the_toy_set(tmp_path):
-    folder = tmp_path / "drawn"
-    main(
-        Parameters(
-            toy=True, toy_folder=str(folder), toy_classes=3, toy_images=4, toy_test_images=2, seed=9
-        )
-    )
-    create_toy_data(tmp_path / "same", 3, 4, 2, seed=9)
-    assert contents(folder) == contents(tmp_path / "same")
-    assert len(read_lists(folder)["TEST_images"]) == 2

@@ -1,6 +1,5 @@
-"""Label map, box math, decimation and command lines of utils.py. Its data lists, transforms and mAP have files of their own."""
+"""utils.py: box math and decimation."""
 
-import dataclasses
 import math
 
 import pytest
@@ -9,47 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import utils
-from oracles import slow_decimate, slow_jaccard_overlap
+from helpers.oracles import slow_decimate, slow_jaccard_overlap
 
-# ---------------------------------------------------------------------------------------------------------------- labels
+# ----------------------------------------------------------------------------------------- box math
 
-
-def test_voc_label_map_has_background_0_and_twenty_classes_in_the_devkits_order():
-    assert utils.label_map["background"] == 0
-    assert utils.label_map["aeroplane"] == 1
-    assert utils.label_map["person"] == 15
-    assert utils.label_map["tvmonitor"] == 20
-    assert sorted(utils.label_map.values()) == list(range(21))
-    assert list(utils.voc_labels) == sorted(utils.voc_labels)
-
-
-def test_rev_label_map_is_the_inverse():
-    assert utils.rev_label_map[0] == "background"
-    assert {
-        utils.rev_label_map[number]: number for number in utils.rev_label_map
-    } == utils.label_map
-
-
-def test_create_label_map_numbers_in_the_order_given():
-    assert utils.create_label_map(["RBC", "Platelets"]) == {
-        "background": 0,
-        "RBC": 1,
-        "Platelets": 2,
-    }
-    assert utils.create_label_map(("x",)) == {"background": 0, "x": 1}
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [[], ["cat", "dog", "cat"], ["cat", "Cat"], ["cat", "background"], ["BackGround"]],
-    ids=str,
-)
-def test_create_label_map_refuses_repeated_and_reserved_names_and_none(labels):
-    with pytest.raises(ValueError, match="different class names"):
-        utils.create_label_map(labels)
-
-
-# -------------------------------------------------------------------------------------------------------------- box math
 
 HAND_BOXES = [  # xy, cxcy
     ([0.0, 0.0, 0.5, 1.0], [0.25, 0.5, 0.5, 1.0]),
@@ -65,7 +27,8 @@ def test_xy_and_cxcy_hand_values(xy, cxcy):
     assert torch.equal(utils.cxcy_to_xy(torch.tensor([cxcy])), torch.tensor([xy]))
 
 
-HAND_OFFSETS = [  # cxcy, prior, offsets: (c - c_prior) * 10 / size_prior, log(size / size_prior) * 5
+# cxcy, prior, offsets: (c - c_prior) * 10 / size_prior, log(size / size_prior) * 5
+HAND_OFFSETS = [
     ([0.5, 0.5, 0.2, 0.4], [0.5, 0.5, 0.2, 0.4], [0, 0, 0, 0]),
     ([0.6, 0.3, 0.2, 0.4], [0.5, 0.5, 0.2, 0.4], [5, -5, 0, 0]),
     ([0.5, 0.5, 0.4, 0.2], [0.5, 0.5, 0.2, 0.4], [0, 0, 5 * math.log(2), -5 * math.log(2)]),
@@ -83,7 +46,9 @@ def test_offsets_from_a_prior_hand_values(cxcy, prior, offsets):
 
 
 centres = st.floats(-1, 2, width=32)
+
 sizes = st.floats(0.0078125, 2, width=32)
+
 cxcy_boxes = st.lists(st.tuples(centres, centres, sizes, sizes), min_size=1, max_size=6)
 
 
@@ -135,7 +100,8 @@ def test_offsets_of_a_batch_are_those_of_its_images(convert, random):
     assert convert(torch.zeros(0, 4), torch.zeros(0, 4)).shape == (0, 4)
 
 
-# --------------------------------------------------------------------------------------------------------------- overlap
+# ------------------------------------------------------------------------------------------ overlap
+
 
 SQUARE = [0.0, 0.0, 2.0, 2.0]
 
@@ -149,10 +115,8 @@ SQUARE = [0.0, 0.0, 2.0, 2.0]
         ([1.0, 1.0, 3.0, 3.0], 1 / 7),  # one of seven
         ([0.5, 0.5, 1.5, 1.5], 1 / 4),  # inside
         ([2.0, 0.0, 4.0, 2.0], 0.0),  # an edge in common
-        (
-            [3.0, 3.0, 4.0, 4.0],
-            0.0,
-        ),  # apart both ways: two negative sides must not make a positive area
+        # Apart both ways: two negative sides must not make a positive area
+        ([3.0, 3.0, 4.0, 4.0], 0.0),
         ([3.0, 0.0, 4.0, 2.0], 0.0),
         ([1.0, 1.0, 1.0, 1.0], 0.0),  # a point inside
         ([1.0, 0.0, 1.0, 2.0], 0.0),  # a line inside
@@ -178,7 +142,7 @@ def test_overlap_with_no_boxes_is_empty():
 
 @st.composite
 def xy_sets(draw):
-    """Two sets of boxes with edges from a coarse grid, so that touching, equal and flat boxes are common."""
+    """Two sets of boxes with edges on a coarse grid: touching, equal and flat boxes are common."""
     edge = st.integers(0, 8)
     box = st.tuples(edge, edge, edge, edge).map(
         lambda b: [
@@ -224,7 +188,7 @@ def test_overlap_of_a_batch_is_that_of_its_images(random):
     assert torch.equal(shared[1, 2], utils.find_jaccard_overlap(set_1[1, 2], set_2[0, 0]))
 
 
-# -------------------------------------------------------------------------------------------------------------- decimate
+# ----------------------------------------------------------------------------------------- decimate
 
 
 def test_decimate_hand_value():
@@ -254,143 +218,3 @@ def test_decimate_turns_fc6_and_fc7_into_the_papers_convolutions():
 def test_decimate_refuses_a_wrong_number_of_steps():
     with pytest.raises(ValueError, match=r"expected 2 steps .*\(3, 4\)"):
         utils.decimate(torch.zeros(3, 4), [2])
-
-
-# --------------------------------------------------------------------------------------------------------- command lines
-
-
-@dataclasses.dataclass
-class Example:
-    """Parameters of all kinds."""
-
-    images: tuple = ()  # pictures to look at
-    batch_size: int = 32  # images, 50% of them (paper)
-    lr: float = 1e-3  # a step's size
-    output_folder: str = "here"  # where results go
-    checkpoint: str = ""  # a file
-    pretrained: bool = True  # begin with ImageNet
-    toy: bool = False  # small
-    milestones: tuple = (80, 100)  # iterations
-    scales: tuple = (0.5, 1.0)  # factors
-    labels: tuple = ("cat", "dog")  # class names
-
-
-def test_without_arguments_parameters_are_those_of_the_file():
-    assert utils.read_command_line(Example, "does", []) == (Example(), set())
-
-
-def test_arguments_change_parameters_of_each_type_and_only_these_are_given():
-    argv = [
-        "--batch-size",
-        "8",
-        "--lr",
-        "1e-4",
-        "--output-folder",
-        "there",
-        "--toy",
-        "--milestones",
-        "1",
-        "2",
-        "3",
-    ]
-    argv += ["--scales", "1", "--labels", "a", "b"]
-    parameters, given = utils.read_command_line(Example, "does", argv)
-    assert parameters == Example(
-        batch_size=8,
-        lr=1e-4,
-        output_folder="there",
-        toy=True,
-        milestones=(1, 2, 3),
-        scales=(1.0,),
-        labels=("a", "b"),
-    )
-    assert given == {"batch_size", "lr", "output_folder", "toy", "milestones", "scales", "labels"}
-    assert [type(value) for value in (*parameters.milestones, *parameters.scales)] == [
-        int,
-        int,
-        int,
-        float,
-    ]
-
-
-def test_an_argument_with_the_default_value_counts_as_given():
-    parameters, given = utils.read_command_line(
-        Example, "does", ["--batch-size", "32", "--pretrained"]
-    )
-    assert parameters == Example()
-    assert given == {"batch_size", "pretrained"}
-
-
-def test_truth_values_can_be_turned_on_and_off():
-    assert utils.read_command_line(Example, "does", ["--no-pretrained"]) == (
-        Example(pretrained=False),
-        {"pretrained"},
-    )
-    assert utils.read_command_line(Example, "does", ["--toy", "--no-toy"]) == (Example(), {"toy"})
-
-
-def test_texts_may_be_empty():
-    assert utils.read_command_line(Example, "does", ["--output-folder", ""])[0].output_folder == ""
-
-
-def test_positional_arguments_fill_their_tuple():
-    parameters, given = utils.read_command_line(
-        Example, "does", ["a.jpg", "b.jpg", "--toy"], positional=("images",)
-    )
-    assert parameters == Example(images=("a.jpg", "b.jpg"), toy=True)
-    assert given == {"images", "toy"}
-
-
-@pytest.mark.parametrize(
-    ("argv", "complaint"),
-    [
-        (["--batch-size", "many"], "invalid int value: 'many'"),
-        (["--batch-size", "2.5"], "invalid int value"),
-        (["--milestones", "1", "x"], "invalid int value: 'x'"),
-        (["--batch-size"], "expected one argument"),
-        (["--colour", "red"], "--colour"),
-        (["--no-lr"], "--no-lr"),
-        (["a.jpg"], "a.jpg"),
-    ],
-    ids=" ".join,
-)
-def test_wrong_arguments_stop_with_a_message(argv, complaint, capsys):
-    with pytest.raises(SystemExit) as stop:
-        utils.read_command_line(Example, "does", argv)
-    assert stop.value.code == 2
-    assert complaint in capsys.readouterr().err
-
-
-def test_a_positional_argument_is_asked_for(capsys):
-    with pytest.raises(SystemExit) as stop:
-        utils.read_command_line(Example, "does", [], positional=("images",))
-    assert stop.value.code == 2
-    assert "IMAGE" in capsys.readouterr().err
-
-
-def test_help_shows_description_comments_and_defaults(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
-    with pytest.raises(SystemExit) as stop:
-        utils.read_command_line(Example, "Looks at pictures", ["--help"], positional=("images",))
-    assert stop.value.code == 0
-    text = " ".join(capsys.readouterr().out.split())
-    for part in (
-        "Looks at pictures",
-        "pictures to look at",
-        "--batch-size BATCH_SIZE images, 50% of them (paper) (default: 32)",
-        "a step's size (default: 0.001)",
-        "--pretrained, --no-pretrained begin with ImageNet (default: True)",
-        "iterations (default: 80 100)",
-        "class names (default: cat dog)",
-    ):
-        assert part in text
-    assert "(default: )" not in text
-
-
-def test_an_error_from_a_worker_is_described_by_what_it_says():
-    assert utils.describe_error(ValueError("a.jpg: not readable")) == "error: a.jpg: not readable"
-    traceback = "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File x\n"
-    assert (
-        utils.describe_error(ValueError(traceback + "ValueError: a.jpg: not readable"))
-        == "error: a.jpg: not readable"
-    )

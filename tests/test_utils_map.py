@@ -1,4 +1,4 @@
-"""Mean average precision of utils.py: hand values, a plain loop, the published tutorial's answers, a real detector on VOC."""
+"""Mean average precision in utils.py, against hand values, a plain loop, and real results."""
 
 import json
 import math
@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import shared_path
-from oracles import slow_mean_average_precision
-from real_results import as_tensors, voc2007_result
+from helpers.oracles import slow_mean_average_precision
+from helpers.real_results import as_tensors, voc2007_result
 from utils import calculate_mAP, create_label_map, label_map
 
 MAP_OF_THREE = create_label_map(("a", "b", "c"))
+
 LISTS = ("det_boxes", "det_labels", "det_scores", "true_boxes", "true_labels", "true_difficulties")
 
 
@@ -47,9 +48,12 @@ def squares(*places):
 
 
 A, B, C, D, E = squares(0, 1, 2, 3, 4)
+
 EASY, DIFFICULT = False, True
 
-# ----------------------------------------------------------------------------------------------------------- hand values
+
+# -------------------------------------------------------------------------------------- hand values
+
 
 HAND_VALUES = {  # detections of one image, its objects, AP with 11 points, AP as area
     "all found": ([(0.9, A), (0.8, B)], [(A, EASY), (B, EASY)], 1, 1),
@@ -68,12 +72,13 @@ HAND_VALUES = {  # detections of one image, its objects, AP with 11 points, AP a
         (6 + 5 * 2 / 3) / 11,
         (1 + 2 / 3) / 2,
     ),
+    # Precision rises again
     "false, true, true": (
         [(0.9, C), (0.8, A), (0.7, B)],
         [(A, EASY), (B, EASY)],
         2 / 3,
         2 / 3,
-    ),  # precision rises again
+    ),
     "found twice": (
         [(0.9, A), (0.8, A), (0.7, B)],
         [(A, EASY), (B, EASY)],
@@ -117,14 +122,14 @@ def test_of_two_detections_of_an_object_the_better_scored_is_true_even_if_it_ove
 
 def test_a_detection_counts_for_the_object_it_overlaps_most_or_for_none():
     near = [0.0, 0.0, 10.0, 9.0]  # overlaps A by 0.9; A and near are both objects
-    # Both are best for A: the second is false, though it overlaps `near` enough and that is never found
+    # Both overlap A most: the second is false, although it overlaps `near` enough, too
     assert ap_of_one_class(
         [[(0.9, A), (0.8, A)]], [[(A, EASY), (near, EASY)]], "area"
     ) == pytest.approx(1 / 2)
     assert ap_of_one_class([[(0.9, A), (0.8, near)]], [[(near, EASY), (A, EASY)]], "area") == 1
 
 
-def test_a_detection_that_is_best_for_a_difficult_object_is_ignored_though_it_overlaps_another_enough():
+def test_a_detection_that_overlaps_a_difficult_object_most_is_ignored():
     near = [0.0, 0.0, 10.0, 9.0]
     assert ap_of_one_class([[(0.9, A)]], [[(A, DIFFICULT), (near, EASY)]]) == 0
     assert ap_of_one_class([[(0.9, A), (0.8, near)]], [[(A, DIFFICULT), (near, EASY)]]) == 1
@@ -156,7 +161,7 @@ def test_recall_is_compared_with_tenths_without_rounding_error(n_objects):
         assert ap == pytest.approx(n_points / 11, abs=1e-12)
 
 
-# ----------------------------------------------------------------------------------------------------------- empty cases
+# -------------------------------------------------------------------------------------- empty cases
 
 
 def test_classes_without_a_countable_object_have_no_ap_and_are_left_out_of_the_mean():
@@ -220,13 +225,14 @@ def test_arguments_are_not_changed():
         assert all(torch.equal(tensor, copy) for tensor, copy in zip(entry, copies, strict=True))
 
 
-# ------------------------------------------------------------------------------------------------------------ plain loop
+# --------------------------------------------------------------------------------------- plain loop
 
 
 def random_case(rng, n_images, max_objects, side):
     """
-    Objects and detections on a grid so coarse that equal boxes, equal overlaps, overlaps of exactly one half, equal scores and
-    flat boxes all occur; about half of the detections are objects that were moved a little.
+    Objects and detections on a grid so coarse that equal boxes, equal overlaps, overlaps of exactly
+    one half, equal scores and flat boxes all occur. About half of the detections are objects that
+    were moved a little.
     """
 
     def box():
@@ -315,7 +321,7 @@ def test_the_order_of_images_does_not_matter_as_long_as_scores_differ():
     assert straight[1] == pytest.approx(shuffled[1])
 
 
-# ------------------------------------------------------------------------------------------------------------- real data
+# ---------------------------------------------------------------------------------------- real data
 
 
 def test_answers_of_the_published_tutorial(golden):

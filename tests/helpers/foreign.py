@@ -1,4 +1,7 @@
-"""Other people's networks, with random numbers: what they compute, written down a second time, and the files they would be in."""
+"""
+Other people's networks with random numbers: what they compute, written down a second time, and the
+files they would be in.
+"""
 
 import contextlib
 import importlib.util
@@ -6,6 +9,7 @@ import pickle
 import sys
 import types
 import warnings
+import zipfile
 from collections import defaultdict
 from typing import NamedTuple
 
@@ -27,21 +31,21 @@ BASE_SHAPES = [
 ] + [(512, 512)] * 5
 BASE_SHAPES = [(*shape, 3, 3) for shape in BASE_SHAPES] + [(1024, 512, 3, 3), (1024, 1024, 1, 1)]
 AUXILIARY_SHAPES = [
-    (256, 1024, 1, 1), (512, 256, 3, 3), (128, 512, 1, 1), (256, 128, 3, 3),
-    (128, 256, 1, 1), (256, 128, 3, 3), (128, 256, 1, 1), (256, 128, 3, 3),
-]  # fmt: skip
-MAPS = [
-    (38, 512, 4),
-    (19, 1024, 6),
-    (10, 512, 6),
-    (5, 256, 6),
-    (3, 256, 4),
-    (1, 256, 4),
-]  # side, channels, priors a tile
+    (256, 1024, 1, 1),
+    (512, 256, 3, 3),
+    (128, 512, 1, 1),
+    (256, 128, 3, 3),
+    (128, 256, 1, 1),
+    (256, 128, 3, 3),
+    (128, 256, 1, 1),
+    (256, 128, 3, 3),
+]
+# Side, channels, priors per tile
+MAPS = [(38, 512, 4), (19, 1024, 6), (10, 512, 6), (5, 256, 6), (3, 256, 4), (1, 256, 4)]
 
 
 class Network(NamedTuple):
-    """An SSD300's weights: lists of (weight, bias), and what the channels of conv4_3 are multiplied by, (512,)."""
+    """An SSD300's weights: lists of (weight, bias), and factors of conv4_3's channels, (512,)."""
 
     base: list
     auxiliary: list
@@ -74,7 +78,8 @@ def base_forward(layers, image):
     :param image: (N, 3, 300, 300) float, the network's own input
     :return: features of conv4_3 and of conv7
     """
-    out, conv4_3 = image, None
+    out = image
+    conv4_3 = None
     for number, (weight, bias) in enumerate(layers):
         if number in POOLS_BEFORE:
             out = F.max_pool2d(out, 2, 2, ceil_mode=number == 7)
@@ -114,8 +119,9 @@ def forward(network, image):
 
 
 def amdegroot_order(values):
-    """(N, 8732, ...) in the order 1, extra, 2, 1/2, 3, 1/3 of a tile's priors -> in ours: 1, extra, 2, 3, 1/2, 1/3"""
-    parts, start = [], 0
+    """(N, 8732, ...) in the order 1, extra, 2, 1/2, 3, 1/3 of a tile's priors -> in our order"""
+    parts = []
+    start = 0
     for side, _, k in MAPS:
         part = values[:, start : start + side * side * k].unflatten(1, (side * side, k))
         if k == 6:
@@ -145,14 +151,15 @@ def amdegroot_priors():
     return torch.tensor(priors).clamp(0, 1)
 
 
-def caffe_input(picture):
+def caffe_input(image):
     """
-    What amdegroot/ssd.pytorch makes of a picture: blue, green, red from OpenCV; less a mean; turned round to red, green, blue.
+    What amdegroot/ssd.pytorch makes of an image: blue, green, red from OpenCV; less a mean;
+    reversed to red, green, blue.
 
-    :param picture: (300, 300, 3) uint8, red, green, blue
+    :param image: (300, 300, 3) uint8, red, green, blue
     :return: (1, 3, 300, 300) float
     """
-    bgr = picture[:, :, ::-1].astype(np.float32) - np.array([104, 117, 123], dtype=np.float32)
+    bgr = image[:, :, ::-1].astype(np.float32) - np.array([104, 117, 123], dtype=np.float32)
     return torch.from_numpy(bgr[:, :, (2, 1, 0)]).permute(2, 0, 1).unsqueeze(0)
 
 
@@ -203,7 +210,16 @@ def old_file(payload, keys=(), values=b""):
     return head + payload + pickle.dumps(list(keys), protocol=2) + values
 
 
-# ------------------------------------------------------------------------------------- the published tutorial's checkpoint
+def zip_file(payload, path, records=None):
+    """Write a file in PyTorch's zip format around a pickle; records are {name: bytes}."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", payload)
+        for name, content in (records or {}).items():
+            archive.writestr(f"archive/{name}", content)
+    return path
+
+
+# -------------------------------------------------------------- the published tutorial's checkpoint
 
 TUTORIAL_SOURCE = """
 from torch import nn
@@ -269,7 +285,10 @@ class OldBackend:
 
 @contextlib.contextmanager
 def fake_modules(folder):
-    """A context in which `model` is the tutorial's, and PyTorch's old internals are there; gives the module `model`."""
+    """
+    A context in which `model` is the tutorial's, and PyTorch's old internals are there; gives the
+    module `model`.
+    """
     path = folder / "model.py"
     path.write_text(TUTORIAL_SOURCE)
     specification = importlib.util.spec_from_file_location("model", path)
@@ -298,11 +317,14 @@ def age(module):
         )
 
 
-def save_tutorial_checkpoint(network, priors_cxcy, path, old=True, n_classes=21):
+def save_tutorial_checkpoint(network, priors_cxcy, path, old=True, n_classes=21, zipped=False):
     """
-    Write what the published tutorial's train.py wrote: a dict with the model and the optimizer as objects.
+    Write what the published tutorial's train.py wrote: a dict with the model and the optimizer as
+    objects.
 
-    :param old: as PyTorch 0.4 did, from a GPU, with the source code of the classes and with the losses that some versions kept
+    :param old: as PyTorch 0.4 did, from a GPU, with the source code of the classes and with the
+        losses that some versions kept
+    :param zipped: in the format of PyTorch since version 1.6
     """
     layers = {
         name: iter(getattr(network, name)) for name in ("base", "auxiliary", "locs", "scores")
@@ -335,7 +357,8 @@ def save_tutorial_checkpoint(network, priors_cxcy, path, old=True, n_classes=21)
             if old
             else {}
         )
-        save_old({"epoch": 186, **losses, "model": model, "optimizer": optimizer}, path)
+        content = {"epoch": 186, **losses, "model": model, "optimizer": optimizer}
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
     if old:
         data = path.read_bytes().replace(b"ctorch\nFloatStorage\n", b"ctorch.cuda\nFloatStorage\n")
         path.write_bytes(data.replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0"))

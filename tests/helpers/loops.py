@@ -1,7 +1,7 @@
 """
-The yardsticks of benchmark.py: what the code does in whole batches, as a straightforward tutorial would write it, with a loop
-over images, classes or detections; and torchvision's transforms in the same steps as ours. test_benchmark.py holds the answers
-against each other.
+The yardsticks of benchmark.py: what the code does in whole batches, written as a straightforward
+tutorial would write it, with loops over images, classes or detections; and torchvision's transforms
+in the same steps as ours. test_benchmark.py compares their results.
 """
 
 import math
@@ -37,8 +37,8 @@ def loop_overlap(set_1, set_2):
 
 def loop_loss(predicted_locs, predicted_scores, boxes, labels, priors_cxcy):
     """
-    The MultiBox loss with a loop over the images. An object takes the prior that it overlaps most, whoever else wants it: where
-    two want the same, this is not the loss of model.py, and cheaper.
+    The MultiBox loss with a loop over the images. An object takes the prior that it overlaps most,
+    even if another object wants it too; in that case this is not the loss of model.py, and cheaper.
     """
     n_images, n_priors, n_classes = predicted_scores.shape
     priors_xy = cxcy_to_xy(priors_cxcy)
@@ -65,14 +65,14 @@ def loop_loss(predicted_locs, predicted_scores, boxes, labels, priors_cxcy):
     localization = F.smooth_l1_loss(predicted_locs[positive], true_locs[positive], reduction="sum")
     loss = F.cross_entropy(
         predicted_scores.view(-1, n_classes), true_classes.view(-1), reduction="none"
-    ).view(n_images, -1)
+    )
+    loss = loss.view(n_images, -1)
     negative_loss = loss.clone()
     negative_loss[positive] = 0.0
     negative_loss, _ = negative_loss.sort(dim=1, descending=True)
     is_hard = torch.arange(n_priors, device=loss.device).unsqueeze(0) < 3 * n_positives.unsqueeze(1)
-    return (
-        loss[positive].sum() + negative_loss[is_hard].sum() + localization
-    ) / n_positives.sum().clamp(min=1)
+    total = loss[positive].sum() + negative_loss[is_hard].sum() + localization
+    return total / n_positives.sum().clamp(min=1)
 
 
 def loop_detect_objects(
@@ -83,19 +83,17 @@ def loop_detect_objects(
     probabilities = predicted_scores.softmax(dim=2)
     for i in range(len(predicted_locs)):
         decoded = cxcy_to_xy(gcxgcy_to_cxcy(predicted_locs[i], priors_cxcy))
-        boxes, labels, scores = (
-            [torch.zeros(0, 4)],
-            [torch.zeros(0, dtype=torch.int64)],
-            [torch.zeros(0)],
-        )
+        boxes = [torch.zeros(0, 4)]
+        labels = [torch.zeros(0, dtype=torch.int64)]
+        scores = [torch.zeros(0)]
         for label in range(1, predicted_scores.size(2)):
             class_scores = probabilities[i, :, label]
             above = class_scores > min_score
             if not above.any():
                 continue
             class_scores, order = class_scores[above].sort(descending=True)
-            class_boxes = decoded[above][order]
-            class_scores, class_boxes = class_scores[:n_candidates], class_boxes[:n_candidates]
+            class_boxes = decoded[above][order][:n_candidates]
+            class_scores = class_scores[:n_candidates]
             overlap = loop_overlap(class_boxes, class_boxes)
             suppressed = torch.zeros(len(class_boxes), dtype=torch.bool)
             for box in range(len(class_boxes)):
@@ -106,69 +104,62 @@ def loop_detect_objects(
             boxes.append(class_boxes[~suppressed])
             labels.append(torch.full((int((~suppressed).sum()),), label))
             scores.append(class_scores[~suppressed])
-        boxes, labels, scores = torch.cat(boxes), torch.cat(labels), torch.cat(scores)
-        scores, order = scores.sort(descending=True, stable=True)
-        detections.append((boxes[order][:top_k], labels[order][:top_k], scores[:top_k]))
+        scores, order = torch.cat(scores).sort(descending=True, stable=True)
+        boxes = torch.cat(boxes)[order]
+        labels = torch.cat(labels)[order]
+        detections.append((boxes[:top_k], labels[:top_k], scores[:top_k]))
     return tuple(map(list, zip(*detections, strict=True)))
 
 
 def loop_mean_average_precision(
     det_boxes, det_labels, det_scores, true_boxes, true_labels, true_difficulties, label_map
 ):
-    """calculate_mAP with a loop over classes and detections; with 11 points, at an overlap of 0.5."""
+    """calculate_mAP with loops over classes and detections; 11 points, overlaps above 0.5."""
     det_images = torch.cat([torch.full((len(labels),), i) for i, labels in enumerate(det_labels)])
     true_images = torch.cat([torch.full((len(labels),), i) for i, labels in enumerate(true_labels)])
-    det_boxes, det_labels, det_scores = (
-        torch.cat(det_boxes),
-        torch.cat(det_labels),
-        torch.cat(det_scores),
-    )
-    true_boxes, true_labels, true_difficulties = (
-        torch.cat(true_boxes),
-        torch.cat(true_labels),
-        torch.cat(true_difficulties),
-    )
+    det_boxes = torch.cat(det_boxes)
+    det_labels = torch.cat(det_labels)
+    det_scores = torch.cat(det_scores)
+    true_boxes = torch.cat(true_boxes)
+    true_labels = torch.cat(true_labels)
+    true_difficulties = torch.cat(true_difficulties)
     average_precisions = {}
     for name, label in label_map.items():
         if label == 0:
             continue
         is_class = true_labels == label
-        class_images, class_boxes, class_difficulties = (
-            true_images[is_class],
-            true_boxes[is_class],
-            true_difficulties[is_class],
-        )
+        class_images = true_images[is_class]
+        class_boxes = true_boxes[is_class]
+        class_difficulties = true_difficulties[is_class]
         n_objects = int((~class_difficulties).sum())
         scores, order = det_scores[det_labels == label].sort(descending=True, stable=True)
-        images, boxes = (
-            det_images[det_labels == label][order],
-            det_boxes[det_labels == label][order],
-        )
+        images = det_images[det_labels == label][order]
+        boxes = det_boxes[det_labels == label][order]
         found = torch.zeros(len(class_boxes), dtype=torch.bool)
-        is_true, is_false = torch.zeros(len(scores)), torch.zeros(len(scores))
+        is_true = torch.zeros(len(scores))
+        is_false = torch.zeros(len(scores))
         for d in range(len(scores)):
             here = (class_images == images[d]).nonzero().squeeze(1)
             if len(here) == 0:
                 is_false[d] = 1
                 continue
-            overlap, place = (
-                loop_overlap(boxes[d].unsqueeze(0), class_boxes[here]).squeeze(0).max(dim=0)
-            )
+            overlaps = loop_overlap(boxes[d].unsqueeze(0), class_boxes[here]).squeeze(0)
+            overlap, place = overlaps.max(dim=0)
             best = here[place]
             if overlap <= 0.5:
                 is_false[d] = 1
             elif not class_difficulties[best]:
-                is_false[d], is_true[d] = float(found[best]), float(not found[best])
+                is_false[d] = float(found[best])
+                is_true[d] = float(not found[best])
                 found[best] = True
-        n_true, n_false = is_true.cumsum(0), is_false.cumsum(0)
+        n_true = is_true.cumsum(0)
+        n_false = is_false.cumsum(0)
         precision = n_true / (n_true + n_false).clamp(min=1)
-        best = [
-            precision[10 * n_true >= k * n_objects].max()
-            if (10 * n_true >= k * n_objects).any()
-            else 0.0
-            for k in range(11)
-        ]
-        average_precisions[name] = float(sum(best)) / 11 if n_objects > 0 else math.nan
+        points = []
+        for k in range(11):
+            reached = 10 * n_true >= k * n_objects
+            points.append(precision[reached].max() if reached.any() else 0.0)
+        average_precisions[name] = float(sum(points)) / 11 if n_objects > 0 else math.nan
     countable = [ap for ap in average_precisions.values() if not math.isnan(ap)]
     return average_precisions, sum(countable) / len(countable)
 
@@ -192,9 +183,9 @@ TRANSFORMS = v2.Compose(
 
 def torchvision_item(path, boxes, labels):
     """
-    A training item as torchvision's transforms make it, in its own recipe for SSD.
+    A training item as torchvision's transforms make it, in torchvision's own recipe for SSD.
 
-    :param path: picture file
+    :param path: image file
     :param boxes, labels: (n, 4) float, pixels, and (n,) long
     """
     image = Image.open(path).convert("RGB")
@@ -203,7 +194,6 @@ def torchvision_item(path, boxes, labels):
 
 
 def decode_and_resize(path):
-    """What any training item begins with: a picture file decoded, and resized to the network's input."""
-    return (
-        Image.open(path).convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
-    )
+    """What every training item needs: an image file decoded and resized to the network's input."""
+    image = Image.open(path).convert("RGB")
+    return image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)

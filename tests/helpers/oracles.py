@@ -1,4 +1,4 @@
-"""Slow and obvious versions of what the code does fast: plain Python loops, straight from the definitions."""
+"""Slow, obvious versions of what the code does fast: plain loops, straight from the definitions."""
 
 import colorsys
 import math
@@ -10,7 +10,10 @@ from utils import FILLER, IMAGE_SIZE
 
 
 def slow_jaccard_overlap(box_1, box_2):
-    """Intersection over union of two boxes, lists of x_min, y_min, x_max, y_max; 0 for boxes without area."""
+    """
+    Intersection over union of two boxes, lists of x_min, y_min, x_max, y_max; 0 if both have no
+    area.
+    """
     width = max(0, min(box_1[2], box_2[2]) - max(box_1[0], box_2[0]))
     height = max(0, min(box_1[3], box_2[3]) - max(box_1[1], box_2[1]))
     areas = [(x_max - x_min) * (y_max - y_min) for x_min, y_min, x_max, y_max in (box_1, box_2)]
@@ -19,7 +22,7 @@ def slow_jaccard_overlap(box_1, box_2):
 
 
 def slow_decimate(matrix, step_1, step_2):
-    """Every step_1-th row and of these every step_2-th value of a list of lists; None keeps all."""
+    """Every step_1-th row of a list of lists, and every step_2-th value of it; None keeps all."""
     return [
         [value for j, value in enumerate(row) if step_2 is None or j % step_2 == 0]
         for i, row in enumerate(matrix)
@@ -27,16 +30,20 @@ def slow_decimate(matrix, step_1, step_2):
     ]
 
 
-# ------------------------------------------------------------------------------------------------------------ transforms
+# --------------------------------------------------------------------------------------- transforms
 
 
-def slow_cut_out(image, window):
-    """A window with whole-number edges, cut out of an image in steps: draw the canvas, paste the image, crop, resize."""
+def slow_crop_and_resize(image, window):
+    """
+    Cut a window with whole-number edges out of an image step by step: draw a canvas, paste the
+    image, crop, resize.
+    """
     x_min, y_min, x_max, y_max = window
-    left, top = max(0, -x_min), max(0, -y_min)
-    canvas = Image.new(
-        "RGB", (left + max(image.width, x_max), top + max(image.height, y_max)), FILLER
-    )
+    left = max(0, -x_min)
+    top = max(0, -y_min)
+    width = left + max(image.width, x_max)
+    height = top + max(image.height, y_max)
+    canvas = Image.new("RGB", (width, height), FILLER)
     canvas.paste(image, (left, top))
     part = canvas.crop((left + x_min, top + y_min, left + x_max, top + y_max))
     return part.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
@@ -44,18 +51,22 @@ def slow_cut_out(image, window):
 
 def slow_transform_boxes(boxes_px, window, flip):
     """
-    What becomes of boxes, lists of pixels, when a window of the image is all that is kept.
+    Transform boxes, lists of pixels, when only a window of the image is kept.
 
-    :return: fractional boxes of the objects whose centre is in the window, and their places in the list
+    :return: fractional boxes of the objects whose centre is in the window, and their indices
     """
     x_min, y_min, x_max, y_max = window
-    width, height = x_max - x_min, y_max - y_min
-    boxes, kept = [], []
+    width = x_max - x_min
+    height = y_max - y_min
+    boxes = []
+    kept = []
     for place, (left, top, right, bottom) in enumerate(boxes_px):
         if not (x_min <= (left + right) / 2 <= x_max and y_min <= (top + bottom) / 2 <= y_max):
             continue
-        left, right = max(left, x_min), min(right, x_max)
-        top, bottom = max(top, y_min), min(bottom, y_max)
+        left = max(left, x_min)
+        top = max(top, y_min)
+        right = min(right, x_max)
+        bottom = min(bottom, y_max)
         if flip:
             left, right = x_min + x_max - right, x_min + x_max - left
         boxes.append(
@@ -71,18 +82,18 @@ def slow_transform_boxes(boxes_px, window, flip):
 
 
 def slow_scale_saturation(colour, factor):
-    """A colour, red, green and blue from 0 to 255, with its saturation multiplied."""
+    """A colour (red, green, blue from 0 to 255) with its saturation multiplied."""
     h, s, v = colorsys.rgb_to_hsv(*[level / 255 for level in colour])
     return [255 * level for level in colorsys.hsv_to_rgb(h, min(1.0, s * factor), v)]
 
 
-def slow_turn_hue(colour, turn):
-    """A colour with its hue turned by a part of the circle."""
+def slow_shift_hue(colour, shift):
+    """A colour with its hue shifted by a fraction of the colour circle."""
     h, s, v = colorsys.rgb_to_hsv(*[level / 255 for level in colour])
-    return [255 * level for level in colorsys.hsv_to_rgb((h + turn) % 1.0, s, v)]
+    return [255 * level for level in colorsys.hsv_to_rgb((h + shift) % 1.0, s, v)]
 
 
-# ------------------------------------------------------------------------------------------------ mean average precision
+# --------------------------------------------------------------------------- mean average precision
 
 
 def slow_judgements(detections, objects, min_overlap):
@@ -91,15 +102,21 @@ def slow_judgements(detections, objects, min_overlap):
 
     :param detections: list of (score, image, box)
     :param objects: list of (image, box, difficult)
-    :return: one of "true", "false" and "ignored" for each detection, best score first; equal scores in the order given
+    :return: "true", "false" or "ignored" for each detection, the best score first; equal scores in
+        the given order
     """
     found = set()
     judgements = []
     for _, image, box in sorted(detections, key=lambda detection: -detection[0]):
-        best, best_overlap = None, -math.inf
+        best = None
+        best_overlap = -math.inf
         for place, (object_image, object_box, _) in enumerate(objects):
-            if object_image == image and slow_jaccard_overlap(box, object_box) > best_overlap:
-                best, best_overlap = place, slow_jaccard_overlap(box, object_box)
+            if object_image != image:
+                continue
+            overlap = slow_jaccard_overlap(box, object_box)
+            if overlap > best_overlap:
+                best = place
+                best_overlap = overlap
         if best_overlap <= min_overlap:
             judgements.append("false")
         elif objects[best][2]:
@@ -114,14 +131,15 @@ def slow_judgements(detections, objects, min_overlap):
 
 def slow_average_precision(detections, objects, metric, min_overlap=0.5):
     """
-    Average precision of one class; arguments as for slow_judgements. Recalls are compared as whole numbers. NaN without a
-    countable object.
+    Average precision of one class; arguments as for slow_judgements. Recalls are compared as whole
+    numbers. NaN if no object counts.
     """
     n_objects = sum(not difficult for _, _, difficult in objects)
     if n_objects == 0:
         return math.nan
     curve = []  # (number of true detections, precision) after each detection
-    n_true = n_false = 0
+    n_true = 0
+    n_false = 0
     for judgement in slow_judgements(detections, objects, min_overlap):
         n_true += judgement == "true"
         n_false += judgement == "false"
@@ -130,16 +148,13 @@ def slow_average_precision(detections, objects, metric, min_overlap=0.5):
     if metric == "11-point":
         total = 0.0
         for k in range(11):
-            total += max(
-                [precision for n, precision in curve if 10 * n >= k * n_objects], default=0.0
-            )
+            reached = [precision for n, precision in curve if 10 * n >= k * n_objects]
+            total += max(reached, default=0.0)
         return total / 11
     area = 0.0
     for n in range(1, n_objects + 1):  # the curve from recall (n - 1) / n_objects to n / n_objects
-        area += (
-            max([precision for n_found, precision in curve if n_found >= n], default=0.0)
-            / n_objects
-        )
+        reached = [precision for n_found, precision in curve if n_found >= n]
+        area += max(reached, default=0.0) / n_objects
     return area
 
 
@@ -154,12 +169,13 @@ def slow_mean_average_precision(
     metric="11-point",
     min_overlap=0.5,
 ):
-    """Arguments and answer as of calculate_mAP, but lists (an image) of lists in place of lists of tensors."""
+    """Takes and returns what calculate_mAP does, with lists of lists for lists of tensors."""
     average_precisions = {}
     for name, label in label_map.items():
         if label == 0:
             continue
-        detections, objects = [], []
+        detections = []
+        objects = []
         for image in range(len(det_boxes)):
             for box, det_label, score in zip(
                 det_boxes[image], det_labels[image], det_scores[image], strict=True
@@ -176,7 +192,7 @@ def slow_mean_average_precision(
     return average_precisions, sum(countable) / len(countable) if countable else math.nan
 
 
-# ---------------------------------------------------------------------------------------- matching, loss, and detection
+# -------------------------------------------------------------------- matching, loss, and detection
 
 
 def slow_jaccards(boxes, others):
@@ -191,8 +207,14 @@ def slow_corners(cxcy):
 
 
 def slow_encode(box, prior):
-    """Offsets of a box (x_min, y_min, x_max, y_max) from a prior (c_x, c_y, w, h), with the authors' variances 0.1 and 0.2."""
-    c_x, c_y, w, h = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, box[2] - box[0], box[3] - box[1]
+    """
+    Offsets of a box (x_min, y_min, x_max, y_max) from a prior (c_x, c_y, w, h), with the authors'
+    variances 0.1 and 0.2.
+    """
+    c_x = (box[0] + box[2]) / 2
+    c_y = (box[1] + box[3]) / 2
+    w = box[2] - box[0]
+    h = box[3] - box[1]
     return [
         (c_x - prior[0]) / prior[2] / 0.1,
         (c_y - prior[1]) / prior[3] / 0.1,
@@ -203,18 +225,20 @@ def slow_encode(box, prior):
 
 def slow_decode(offsets, prior):
     """The box (x_min, y_min, x_max, y_max) that has these offsets from a prior (c_x, c_y, w, h)."""
-    c_x, c_y = prior[0] + offsets[0] * 0.1 * prior[2], prior[1] + offsets[1] * 0.1 * prior[3]
-    return slow_corners(
-        [c_x, c_y, prior[2] * math.exp(offsets[2] * 0.2), prior[3] * math.exp(offsets[3] * 0.2)]
-    )
+    c_x = prior[0] + offsets[0] * 0.1 * prior[2]
+    c_y = prior[1] + offsets[1] * 0.1 * prior[3]
+    w = prior[2] * math.exp(offsets[2] * 0.2)
+    h = prior[3] * math.exp(offsets[3] * 0.2)
+    return slow_corners([c_x, c_y, w, h])
 
 
 def slow_matching(overlaps, threshold):
     """
     :param overlaps: a row for each object of one image, with its overlap with each prior
-    :return: for each prior the object that it has to predict, or None where it is negative
+    :return: for each prior the object that it has to predict, or None if it is negative
     """
-    n_objects, n_priors = len(overlaps), len(overlaps[0]) if overlaps else 0
+    n_objects = len(overlaps)
+    n_priors = len(overlaps[0]) if overlaps else 0
     matched = []
     for prior in range(n_priors):
         best = 0
@@ -224,10 +248,10 @@ def slow_matching(overlaps, threshold):
         matched.append(best if overlaps[best][prior] >= threshold else None)
 
     pairs = [(object_, prior) for object_ in range(n_objects) for prior in range(n_priors)]
-    pairs.sort(
-        key=lambda pair: -overlaps[pair[0]][pair[1]]
-    )  # stable: on a tie the first object, then the first prior
-    settled_objects, settled_priors = set(), set()
+    # A stable sort: of equal overlaps, the first object comes first, then the first prior
+    pairs.sort(key=lambda pair: -overlaps[pair[0]][pair[1]])
+    settled_objects = set()
+    settled_priors = set()
     for object_, prior in pairs:
         if object_ not in settled_objects and prior not in settled_priors:
             matched[prior] = object_
@@ -243,7 +267,10 @@ def slow_smooth_l1(difference):
 
 
 def slow_hard_negatives(losses, matched, ratio):
-    """Indices of the `ratio` x positives priors with the highest losses among those that are not matched with an object."""
+    """
+    Indices of the negative priors with the highest losses: `ratio` times as many as there are
+    positive ones.
+    """
     negatives = [prior for prior in range(len(losses)) if matched[prior] is None]
     n_positives = len(losses) - len(negatives)
     negatives.sort(key=lambda prior: -losses[prior].item())
@@ -255,15 +282,18 @@ def slow_multibox_loss(predictions, boxes, labels, priors, matchings, neg_pos_ra
     :param predictions: locs (N, P, 4) and scores (N, P, n_classes), float64; gradients flow to them
     :param boxes: N lists of boxes; labels: N lists of numbers
     :param priors: P lists (c_x, c_y, w, h)
-    :param matchings: N answers of slow_matching, [None, ...] for an image without objects
+    :param matchings: N results of slow_matching, [None, ...] for an image without objects
     :return: confidence and localization loss
     """
     predicted_locs, predicted_scores = predictions
-    confidence, localization = predicted_scores.sum() * 0, predicted_locs.sum() * 0
+    # Zeros that gradients can flow through
+    confidence = predicted_scores.sum() * 0
+    localization = predicted_locs.sum() * 0
     n_positives = 0
     for image, matched in enumerate(matchings):
         losses = []
-        rows, offsets = predicted_scores[image].unbind(), predicted_locs[image].unbind()
+        rows = predicted_scores[image].unbind()
+        offsets = predicted_locs[image].unbind()
         for prior, object_ in enumerate(matched):
             row = rows[prior]
             label = 0 if object_ is None else labels[image][object_]
@@ -288,7 +318,7 @@ def slow_softmax(scores):
 
 
 def slow_suppression(boxes, max_overlap):
-    """Indices of the boxes, best first, that greedy non-maximum suppression keeps."""
+    """Indices of those boxes, sorted best first, that greedy non-maximum suppression keeps."""
     kept = []
     for index, box in enumerate(boxes):
         if all(slow_jaccard_overlap(box, boxes[better]) <= max_overlap for better in kept):
@@ -297,7 +327,7 @@ def slow_suppression(boxes, max_overlap):
 
 
 def slow_candidates(locs, scores, priors, min_score, limit=400):
-    """For each class from 1 the best candidates of one image, best first: lists of (score, box)."""
+    """The best candidates of one image: {class from 1: list of (score, box), best first}."""
     probabilities = [slow_softmax(row) for row in scores]
     candidates = {}
     for label in range(1, len(scores[0])):

@@ -8,7 +8,7 @@ from utils import label_map, parse_annotation
 
 
 def as_tensors(det_boxes, det_labels, det_scores, true_boxes, true_labels, true_difficulties):
-    """Lists (an image) of lists to what calculate_mAP takes."""
+    """Turn lists, a list per image, into the tensors that calculate_mAP takes."""
     return (
         [torch.tensor(boxes, dtype=torch.float32).view(-1, 4) for boxes in det_boxes],
         [torch.tensor(labels, dtype=torch.int64) for labels in det_labels],
@@ -20,7 +20,11 @@ def as_tensors(det_boxes, det_labels, det_scores, true_boxes, true_labels, true_
 
 
 def read_results(archive_path, image_ids):
-    """For each image a list of (label, score, box in continuous edges), from the devkit's result files."""
+    """
+    Read result files in the devkit's format.
+
+    :return: for each image a list of (label, score, box); boxes have continuous edges
+    """
     detections = {image_id: [] for image_id in image_ids}
     with tarfile.open(archive_path) as archive:
         for member in archive.getmembers():

@@ -3,6 +3,9 @@
 import json
 from pathlib import Path
 
+from datasets import SPLITS
+
+LABEL_MAP = {"background": 0, "cat": 1, "dog": 2}
 CAR = "car", (11, 21, 50, 60)  # an object: class name, then xmin, ymin, xmax, ymax as in the file
 
 
@@ -19,12 +22,13 @@ def annotation_xml(
     *objects, size="<size><width>100</width><height>80</height><depth>3</depth></size>"
 ):
     """An annotation; objects are (class name, box), or XML."""
-    return f"<annotation>{size}{''.join(obj if isinstance(obj, str) else object_xml(*obj) for obj in objects)}</annotation>"
+    texts = [obj if isinstance(obj, str) else object_xml(*obj) for obj in objects]
+    return f"<annotation>{size}{''.join(texts)}</annotation>"
 
 
 def make_voc(folder, trainval, test=None):
     """
-    A folder in VOC layout, with an empty file for each picture.
+    A folder in VOC layout, with an empty file for each image.
 
     :param trainval, test: {image name: XML}
     :return: the folder, as a string
@@ -47,3 +51,12 @@ def read_lists(folder):
     """{name without .json: content} of the five lists."""
     names = "TRAIN_images", "TRAIN_objects", "TEST_images", "TEST_objects", "label_map"
     return {name: json.loads((Path(folder) / f"{name}.json").read_text()) for name in names}
+
+
+def write_lists(folder, images, entries, label_map=LABEL_MAP):
+    """Write the lists of images and of their entries, the same for all splits."""
+    for split in SPLITS:
+        (folder / f"{split}_images.json").write_text(json.dumps([str(path) for path in images]))
+        (folder / f"{split}_objects.json").write_text(json.dumps(entries))
+    (folder / "label_map.json").write_text(json.dumps(label_map))
+    return folder

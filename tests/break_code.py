@@ -1,0 +1,319 @@
+"""
+Breaks lines of the code, one at a time, and says which of these changes the tests notice. Each is
+made in a temporary copy of the project, where tests that should notice it are run. Prints a
+Markdown table, and ends with status 1 if a change survives.
+
+    python tests/break_code.py                    all of them: ten minutes or more on one core
+    python tests/break_code.py --only model.py    those with this text in their row of the table
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from runtime import read_command_line, readable_errors
+
+ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT = 150  # seconds; a change by which tests hang is noticed, too
+
+# For each change a line: file | what is broken | file of tests -k which of its tests (see pytest).
+# Below it, indented: the old text, which the file has exactly once, --> and the new text. There,
+# \n is a line break, and a line break is a blank.
+BREAKS = r"""
+annotations.py | low edges are still counted from 1 | test_annotations.py -k continuous_edges
+    box = [x_min - 1, y_min - 1, x_max, y_max] --> box = [x_min, y_min, x_max, y_max]
+annotations.py | NaN passes for a coordinate | test_annotations.py -k no_number
+    if not abs(value) <= MAX_COORDINATE: --> if abs(value) > MAX_COORDINATE:
+annotations.py | a document type passes in UTF-16 | test_annotations.py -k document_type
+    if b"<!DOCTYPE" in content.replace(b"\0", b""): --> if b"<!DOCTYPE" in content:
+data_lists.py | test images without objects are left out | test_data_lists.py -k test_images_stay
+    if split == "TEST" or has_usable_object(image) --> if has_usable_object(image)
+create_data_lists.py | --verify swaps the sides | test_create_data_lists_verify.py -k well
+    stated_size[0] not in (width, math.inf) or stated_size[1] not in (height, math.inf) -->
+    stated_size[0] not in (height, math.inf) or stated_size[1] not in (width, math.inf)
+downloads.py | MD5 sums are not compared | test_downloads.py -k checksum
+    filename=archive.filename, md5=archive.md5 --> filename=archive.filename
+utils.py | sizes of boxes have the wrong sign | test_utils.py -k hand
+    high - low], dim=-1) --> low - high], dim=-1)
+utils.py | offsets of centres have the factor 5 | test_utils.py -k hand
+    (prior_size / 10) --> (prior_size / 5)
+utils.py | offsets of sizes have the factor 10 | test_utils.py -k hand
+    torch.log(size / prior_size) * 5 --> torch.log(size / prior_size) * 10
+utils.py | boxes that miss each other both ways overlap | test_utils.py -k overlap
+    width.clamp_(min=0) * height.clamp_(min=0) --> width * height
+utils.py | a crop overlaps objects too little | test_utils_transforms.py -k promised_overlap
+    good &= overlaps.amax(dim=1) >= min_overlap --> pass
+utils.py | a crop loses the centres of all objects | test_utils_transforms.py -k centre_of_at_least
+    good &= centres_inside(boxes_px, crops).any(dim=1) --> pass
+utils.py | a flip swaps x and y | test_utils_transforms.py -k boxes_follow
+    [1 - x_max, y_min, 1 - x_min, y_max] --> [x_min, 1 - y_max, x_max, 1 - y_min]
+utils.py | boxes reach out of a crop | test_utils_transforms.py -k boxes_are_those
+    size.repeat(2)).clamp(0, 1) --> size.repeat(2))
+utils.py | `>=` for `>`: half an overlap is a hit | test_utils_map.py -k one_half
+    hits = best_overlap > min_overlap --> hits = best_overlap >= min_overlap
+utils.py | detections of difficult objects count | test_utils_map.py -k difficult
+    counts = hits & ~true_difficulties[best_object] --> counts = hits
+utils.py | the worst of several hits is true | test_utils_map.py -k better_scored
+    reduce="amin" --> reduce="amax"
+model.py | the extra prior comes first | test_model_priors.py -k hand_values
+    sizes.insert(1, (extra, extra)) --> sizes.insert(0, (extra, extra))
+model.py | priors are wider than the image | test_model_priors.py -k no_larger_than
+    dtype=torch.float32).clamp(0, 1) --> dtype=torch.float32)
+model.py | predictions go over the columns first | test_model.py -k stand_in_the_order
+    out.permute(0, 2, 3, 1) --> out.permute(0, 3, 2, 1)
+model.py | conv6 sees half as far | test_model.py -k conv6_reaches
+    padding=6, dilation=6 --> padding=3, dilation=3
+model.py | squares of float16 features overflow | test_breaks.py -k large_float16
+    conv4_3_feats = conv4_3_feats.float() --> pass
+model.py | background is detected | test_model_detection.py -k background
+    probabilities[:, :, 0] = -torch.inf --> pass
+model.py | `>` for `>=`: the threshold itself is negative | test_model_loss.py -k exactly_the
+    overlap_for_each_prior >= threshold --> overlap_for_each_prior > threshold
+model.py | hard negatives are counted over the batch | test_model_loss.py -k mined_for_each
+    self.neg_pos_ratio * positive.sum(dim=1, keepdim=True) --> self.neg_pos_ratio * positive.sum()
+model.py | the confidence loss is a sum | test_model_loss.py -k gradients_agree
+    "confidence": confidence / divisor --> "confidence": confidence
+model.py | without positives, 0 is divided by 0 | test_model_loss.py -k without_positives
+    n_positives.clamp(min=1) --> n_positives
+datasets.py | evaluations miss difficult objects | test_datasets.py -k never_of_evaluation
+    keep_difficult or split != "TRAIN" --> keep_difficult
+datasets.py | augmentation forgets the index | test_datasets.py -k at_two_places
+    default_rng((self.seed, int(self._epoch), i)) --> default_rng((self.seed, int(self._epoch)))
+datasets.py | augmentation forgets the epoch | test_datasets.py -k item_depends
+    default_rng((self.seed, int(self._epoch), i)) --> default_rng((self.seed, i))
+datasets.py | workers do not see the epoch change | test_datasets.py -k two_workers
+    dtype=torch.int64).share_memory_() --> dtype=torch.int64)
+datasets.py | batches leave out their first image | test_datasets.py -k batches_have
+    batch[self.rank :: self.world_size] --> batch[self.rank + 1 :: self.world_size]
+datasets.py | images stay as the camera was held | test_datasets_images.py -k turned_upright
+    image = ImageOps.exif_transpose(image) --> pass
+datasets.py | signals to the group reach the workers | test_breaks.py -k worker_is_left
+    os.setpgrp()\n --> pass\n
+history.py | a loss that is NaN does not stop the run | test_train.py -k loss_that_is_not_finite
+    if not (math.isfinite(confidence) and math.isfinite(localization)): --> if False:
+history.py | weights that are NaN are saved | test_train.py -k weights_that_are_not_finite
+    if broken: --> if False:
+history.py | losses forget how many images a step had | test_breaks.py -k weighted
+    progress.loss_sums[1] += localization * len(indices) --> progress.loss_sums[1] += localization
+train.py | `>` for `>=`: the rate falls a step late | test_train.py -k schedule_falls
+    sum(step >= round(part * total) --> sum(step > round(part * total)
+train.py | the warm-up begins with a rate of 0 | test_train.py -k rate_rises
+    (step + 1) / (n_warm_up + 1) --> step / n_warm_up
+train.py | biases decay | test_train.py -k biases
+    "weight_decay": 0.0} --> "weight_decay": parameters.weight_decay}
+train.py | parts of a batch count their own positives | test_train.py -k a_batch_in_parts
+    true_classes[part], true_locs[part], n_positives -->
+    true_classes[part], true_locs[part], (true_classes[part] > 0).sum()
+train.py | float16 gradients are clipped while scaled | test_breaks.py -k true_norm
+    run.scaler.unscale_(run.optimizer) --> pass
+train.py | all epochs are augmented alike | test_breaks.py -k each_epoch
+    train_set.set_epoch(progress.epoch) --> pass
+train.py | the seed does not decide initial weights | test_breaks.py -k initial_weights
+    torch.manual_seed(parameters.seed) --> pass
+train.py | validation lists are not used | test_breaks.py -k validation_images
+    (Path(folder) / "VAL_images.json").is_file() --> False
+train.py | all processes draw toy data at once | test_breaks.py -k process_draws
+    with first_process_first():\n            create_toy_data( -->
+    if True:\n            create_toy_data(
+train.py | losses forget the number of processes | test_distributed.py -k follow
+    run.criterion.total(losses) * world_size() --> run.criterion.total(losses)
+checkpoints.py | a checkpoint is renamed too early | test_breaks.py -k before_it_is_renamed
+    os.fsync(file.fileno()) --> pass
+checkpoints.py | the temporary file stays | test_checkpoints.py -k interrupted_write
+    temporary_path.unlink(missing_ok=True) --> pass
+checkpoints.py | for a moment there is no checkpoint | test_breaks.py -k every_moment
+    os.link(path, second_path) --> os.replace(path, second_path)
+checkpoints.py | momentum is lost on going on | test_train.py -k momentum
+    run.optimizer.load_state_dict(state["optimizer"]) --> pass
+checkpoints.py | images seen are forgotten on going on | test_checkpoints_resume.py -k 3-0
+    n_images=state["n_images"] --> n_images=0
+checkpoints.py | other runs are overwritten | test_checkpoints.py -k no_other_run
+    return state["run_id"] == content["run_id"] --> return True
+checkpoints.py | damaged checkpoints are overwritten | test_breaks.py -k damaged_checkpoint
+    if content is None:\n        return goes_on_here --> if content is None:\n        return True
+runtime.py | signal handlers are not put back | test_runtime.py -k only_noted
+    signal.signal(number, handler) --> pass
+runtime.py | other processes do not wait for the first | test_breaks.py -k machine_goes_first
+    if local_rank > 0:\n        dist.barrier() --> pass
+runtime.py | sums over processes are those of one | test_distributed.py -k follow
+    dist.all_reduce(tensor) --> pass
+safe_loading.py | names are imported | test_safe_loading.py -k unpickler_itself
+    DTYPES[full_name] if full_name in DTYPES else self.stand_ins[full_name] -->
+    super().find_class(module, name)
+safe_loading.py | names are checked too late | test_breaks.py -k carried_out
+    if full_name not in STAND_INS and full_name not in DTYPES: --> if False:
+safe_loading.py | tensors are larger than their file | test_safe_loading.py -k larger_than
+    or n_values < 0 or self.n_bytes_left < 0: --> or n_values < 0:
+safe_loading.py | objects are named again and again | test_safe_loading.py -k bombs
+    if self.n_copied > MAX_OBJECTS: --> if False:
+safe_loading.py | a zip bomb is unpacked | test_safe_loading.py -k zip_bomb
+    if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > n_bytes: --> if False:
+published_weights.py | red and blue are swapped | test_published_weights.py -k amdegroots
+    CAFFE_MEAN = (123.0, 117.0, 104.0) --> CAFFE_MEAN = (104.0, 117.0, 123.0)
+published_weights.py | priors keep their order | test_published_weights_torchvision.py -k scores_and
+    fold_input(reorder_heads(state), TORCHVISION_MEAN) --> fold_input(state, TORCHVISION_MEAN)
+published_weights.py | a sofa is no couch | test_published_weights_torchvision.py -k among_cocos
+    "sofa": "couch", --> "sofa": "sofa",
+eval.py | labels of detections are mapped the wrong way | test_eval.py -k classes_that_the_data_lack
+    to_data[model_label] = data_label --> to_data[data_label] = model_label
+eval.py | a process evaluates its own share only | test_distributed.py -k shared_out
+    return [result for batches in zip_longest(*shares) for result in batches if result is not None]
+    --> return results
+detect.py | boxes reach out of the image | test_detect.py -k within_it
+    nan_to_num().clamp(0, 1) * size --> nan_to_num() * size
+detect.py | suppressed classes are shown | test_detect.py -k settings_decide
+    if detection[0] not in suppress] --> if True]
+detect.py | labels cover their own boxes | test_breaks.py -k rather_than_its_own
+    (total_overlap(place, [box, *labels]), total_overlap(place, boxes)) -->
+    (total_overlap(place, labels), total_overlap(place, boxes))
+detect.py | the worst detection is drawn on top | test_breaks.py -k drawn_on_top
+    for box, colour in reversed(list(zip(boxes, colours, strict=True))): -->
+    for box, colour in zip(boxes, colours, strict=True):
+toy_data.py | other data are overwritten | test_toy_data.py -k never_overwritten
+    if not isinstance(settings, dict) or settings.get("made_by") != MADE_BY: --> if False:
+"""
+
+
+@dataclass
+class Parameters:
+    """What can be set, here or on the command line."""
+
+    only: str = ""  # make only the changes with this text in their row of the table
+    list: bool = False  # show the table and run nothing
+
+
+class Break(NamedTuple):
+    """A change that tests should notice."""
+
+    file: str
+    what: str
+    test_file: str
+    selection: str  # which of its tests, as for pytest -k
+    old: str
+    new: str
+
+    @property
+    def row(self):
+        """Its row of the printed table, but for the last cell."""
+        return f"| {self.file} | {self.what} | {self.test_file} |"
+
+
+def read_breaks():
+    """
+    :return: [Break]
+    :raises ValueError: the code is another by now: an old text is no longer in it exactly once
+    """
+    entries = []  # a line, and all lines below it
+    for line in BREAKS.strip().splitlines():
+        if line.startswith(" "):
+            entries[-1][1] += line.strip() + " "
+        else:
+            entries.append([line, ""])
+    breaks = []
+    for title, change in entries:
+        file, what, tests = title.split(" | ")
+        test_file, _, selection = tests.partition(" -k ")
+        old, new = change.replace(r"\n", "\n").rstrip(" ").split(" --> ")
+        n_found = (ROOT / file).read_text(encoding="utf-8").count(old)
+        if n_found != 1:
+            raise ValueError(
+                f"{file}: expected once, found {n_found} times: {old!r}: correct its entry in "
+                "tests/break_code.py"
+            )
+        breaks.append(Break(file, what, test_file, selection.strip('"'), old, new))
+    return breaks
+
+
+def run_tests(folder, test_file, selection, timeout):
+    """
+    Run tests up to the first one that fails.
+
+    :param folder: a copy of the project
+    :param test_file, selection: see Break
+    :param timeout: seconds, or None
+    :return: the exit status of pytest; None if the time was not enough
+    """
+    options = ["-q", "-x", "-p", "no:cacheprovider", "-k", selection]
+    shared = str(ROOT.parent / "shared")  # see conftest.py
+    process = subprocess.Popen(
+        [sys.executable, "-B", "-m", "pytest", f"tests/{test_file}", *options],
+        cwd=folder,
+        env={"OMP_NUM_THREADS": "1", "SSD_SHARED": shared, **os.environ},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # a group of its own, with all that the tests start
+    )
+    try:
+        return process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def check_tests(folder, breaks):
+    """Raise a ValueError if one of the tests fails where nothing is broken."""
+    selections = defaultdict(set)
+    for change in breaks:
+        selections[change.test_file].add(f"({change.selection})")
+    for test_file, parts in selections.items():
+        status = run_tests(folder, test_file, " or ".join(sorted(parts)), timeout=None)
+        if status != 0:
+            raise ValueError(f"{test_file}: pytest ends with {status} where nothing is broken")
+
+
+def judge(folder, change):
+    """Make a change in a copy of the project, run its tests, and undo it: its row's last cell."""
+    path = folder / change.file
+    source = path.read_text(encoding="utf-8")
+    path.write_text(source.replace(change.old, change.new), encoding="utf-8")
+    status = run_tests(folder, change.test_file, change.selection, TIMEOUT)
+    path.write_text(source, encoding="utf-8")
+    if status == 0:
+        return "SURVIVES"
+    if status is None or status == 1 or status < 0:  # a hang, a failure, a crash
+        return "caught"
+    return f"SURVIVES: pytest could not run the tests ({status})"
+
+
+def main(parameters):
+    """
+    Print the table.
+
+    :param parameters: Parameters
+    :return: whether all changes were noticed
+    :raises ValueError: the changes do not fit the code, or tests fail without them
+    """
+    breaks = [change for change in read_breaks() if parameters.only in change.row]
+    if parameters.list:
+        print("\n".join(change.row for change in breaks))
+        return True
+    results = []
+    unneeded = shutil.ignore_patterns(".*", "__pycache__", "*.png", "*.gif", "*.tar")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copytree(ROOT, folder, ignore=unneeded, dirs_exist_ok=True)
+        check_tests(folder, breaks)
+        print("| file | what is broken | tests | |\n|---|---|---|---|")
+        for change in breaks:
+            results.append(judge(folder, change))
+            print(f"{change.row} {results[-1]} |", flush=True)
+    print(f"\n{results.count('caught')} of {len(breaks)} changes were caught.")
+    return results.count("caught") == len(breaks)
+
+
+if __name__ == "__main__":
+    with readable_errors():
+        all_caught = main(read_command_line(Parameters, __doc__)[0])
+    sys.exit(not all_caught)

@@ -1,0 +1,199 @@
+"""history.py: what a run reports about itself. Whole runs are in test_train.py."""
+
+import importlib.util
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from helpers.folders import LABEL_MAP
+from history import (
+    NonFiniteLossError,
+    Progress,
+    check_weights_are_finite,
+    collect_losses,
+    epoch_row,
+    print_epoch,
+    print_plan,
+    print_settings,
+    write_history,
+)
+from model import MultiBoxLoss
+from train import Parameters
+
+PATHS = [f"{number}.jpg" for number in range(8)]  # of the training images
+
+
+def row(epoch, **changes):
+    """A line of the history."""
+    losses = {"loss": 3.0, "confidence": 2.0, "localization": 1.0}
+    return {"epoch": epoch, "iteration": 3 * epoch, "lr": 1e-3, **losses} | {
+        "images_per_second": 12.5,
+        **changes,
+    }
+
+
+def run_with(history=(), **parameters):
+    """What write_history and the printing functions need of a train.Run."""
+    return SimpleNamespace(
+        progress=Progress(epoch=len(history), history=list(history)),
+        parameters=Parameters(**parameters),
+        model=SimpleNamespace(priors_cxcy=torch.zeros(1)),
+        versions={"torch": "1.2", "revision": "abc"},
+    )
+
+
+# ----------------------------------------------------------------------------------------- progress
+
+
+def test_an_epoch_that_is_finished_leaves_its_row_and_nothing_of_its_images():
+    progress = Progress(step=7, n_images=6, loss_sums=[4.0, 5.0])
+    assert progress.finish_epoch(row(1, mAP=0.25))
+    assert progress == Progress(epoch=1, step=7, best_mAP=0.25, history=[row(1, mAP=0.25)])
+
+
+@pytest.mark.parametrize(
+    ("mAPs", "best", "best_mAP"),
+    [
+        ((0.1, 0.3, 0.2), [True, True, False], 0.3),
+        ((0.0, 0.0), [True, False], 0.0),  # the first counts, whatever it is, and no equal one
+        ((math.nan, 0.1, math.nan), [False, True, False], 0.1),
+        ((None, None), [False, False], -1.0),  # not validated
+    ],
+    ids=str,
+)
+def test_an_epoch_is_the_best_if_its_map_is_higher_than_all_before(mAPs, best, best_mAP):
+    progress = Progress()
+    rows = [row(1) if mAP is None else row(1, mAP=mAP) for mAP in mAPs]
+    assert [progress.finish_epoch(row) for row in rows] == best
+    assert progress.best_mAP == best_mAP
+
+
+def test_the_losses_of_an_epoch_are_means_over_its_images():
+    progress = Progress(epoch=4, step=9, n_images=5, loss_sums=[10.0, 20.0])
+    criterion = MultiBoxLoss(torch.zeros(1, 4), alpha=2.0)
+    assert epoch_row(progress, criterion, 0.1, 7.5, {"mAP": 0.5}) == {
+        "epoch": 5,
+        "iteration": 9,
+        "lr": 0.1,
+        "loss": 2.0 + 2.0 * 4.0,
+        "confidence": 2.0,
+        "localization": 4.0,
+        "images_per_second": 7.5,
+        "mAP": 0.5,
+    }
+
+
+# ----------------------------------------------------------------------------- losses of some steps
+
+
+def test_losses_are_summed_over_images_and_the_last_ones_shown():
+    progress = Progress(step=5, loss_sums=[1.0, 2.0])
+    recent = [([0, 1, 2], torch.tensor([3.0, 0.5])), ([3], torch.tensor([4.0, 8.0]))]
+    assert collect_losses(recent, progress, PATHS) == {"confidence": 4.0, "localization": 8.0}
+    assert progress.loss_sums == [1.0 + 3 * 3.0 + 4.0, 2.0 + 3 * 0.5 + 8.0]
+    assert recent == []
+
+
+def test_without_a_step_nothing_is_collected():
+    progress = Progress(step=5, loss_sums=[1.0, 2.0])
+    assert collect_losses([], progress, PATHS) == {}
+    assert progress.loss_sums == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_the_first_step_whose_loss_is_not_finite_is_named_with_its_images(value, part, bad):
+    recent = [([2 * i, 2 * i + 1], torch.tensor([1.0, 2.0])) for i in range(4)]
+    recent[bad][1][part] = value
+    recent[3][1][:] = math.nan  # a later one, as all are after it
+    with pytest.raises(NonFiniteLossError) as raised:
+        collect_losses(recent, Progress(step=10), PATHS)
+    first, *paths = str(raised.value).splitlines()
+    assert f"the loss is not finite in step {7 + bad}:" in first
+    assert f"'{('confidence', 'localization')[part]}': {value}" in first
+    assert "--lr" in first
+    assert paths == PATHS[2 * bad : 2 * bad + 2]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_named(value):
+    network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5))
+    check_weights_are_finite(network, 12)
+    network[1].weight.data[4, 3] = value
+    with pytest.raises(NonFiniteLossError, match=r"not finite after step 12: 1\.weight \.\.\."):
+        check_weights_are_finite(network, 12)
+
+
+# -------------------------------------------------------------------------------------------- files
+
+
+def test_the_history_is_a_line_of_json_an_epoch_and_curves(tmp_path):
+    history = [row(1, mAP=math.nan), row(2, mAP=0.5, validation_loss=2.5)]
+    write_history(run_with(history, output_folder=str(tmp_path)))
+    lines = (tmp_path / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [row(1, mAP=None), history[1]]
+    with Image.open(tmp_path / "history.png") as curves:
+        assert curves.size == (1000, 400)
+
+
+def test_without_epochs_no_history_is_written(tmp_path):
+    write_history(run_with(output_folder=str(tmp_path)))
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------ printed
+
+
+class Images(list):
+    """What print_plan asks of a PascalVOCDataset."""
+
+    label_map = LABEL_MAP
+    split = "VAL"
+
+
+def test_the_plan_says_what_is_done_and_what_is_not(capsys):
+    run = run_with([row(1)], batch_size=4)
+    print_plan(run, Images(PATHS), Images(PATHS[:3]), n_steps_left=6, n_epochs=4)
+    assert capsys.readouterr().out == (
+        "Training on 8 images of 2 classes on cpu: 6 steps of 4 images, up to the end of epoch 4.\n"
+        "Validating on 3 images of VAL.\n"
+    )
+    print_plan(run, Images(PATHS), Images(), n_steps_left=6, n_epochs=4)
+    assert "No images to validate with" in capsys.readouterr().out
+    print_plan(run, Images(PATHS), Images(PATHS), n_steps_left=0, n_epochs=1)
+    assert capsys.readouterr().out.startswith("The run of this checkpoint is over")
+
+
+def test_without_matplotlib_one_line_says_so_and_no_curves_are_drawn(tmp_path, monkeypatch, capsys):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find_spec(name)
+    )
+    run = run_with([row(1)], output_folder=str(tmp_path))
+    print_plan(run, Images(PATHS), Images(PATHS), n_steps_left=6, n_epochs=4)
+    assert capsys.readouterr().out.count("pip install matplotlib") == 1
+    write_history(run)
+    assert [path.name for path in tmp_path.iterdir()] == ["history.jsonl"]
+
+
+def test_versions_and_parameters_that_are_not_the_default_are_printed(capsys):
+    print_settings(run_with(lr=0.5, pretrained=False, batch_size=Parameters.batch_size))
+    assert capsys.readouterr().out.splitlines() == [
+        "Versions: torch 1.2, revision abc.",
+        "Parameters other than the defaults: --lr 0.5 --no-pretrained",
+    ]
+
+
+def test_an_epoch_is_a_line_with_its_validation_if_there_was_one(capsys):
+    print_epoch(row(3))
+    print_epoch(row(4, mAP=0.25, validation_loss=2.5))
+    assert capsys.readouterr().out.splitlines() == [
+        "epoch 3: loss 3.000, 12.5 images/s",
+        "epoch 4: loss 3.000, 12.5 images/s, validation loss 2.500, mAP 0.250",
+    ]
