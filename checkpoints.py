@@ -477,7 +477,7 @@ def is_of_this_run(path, parameters, state):
     """
     if not parameters.checkpoint:
         return False
-    goes_on_here = path.parent.resolve() == Path(parameters.checkpoint).resolve().parent
+    goes_on_here = path.parent.resolve() == Path(parameters.checkpoint).parent.resolve()
     content = load_if_readable(path)
     if content is None:
         return goes_on_here
