@@ -72,7 +72,7 @@ model.py | predictions go over the columns first | test_model.py -k stand_in_the
     out.permute(0, 2, 3, 1) --> out.permute(0, 3, 2, 1)
 model.py | conv6 sees half as far | test_model.py -k conv6_reaches
     padding=6, dilation=6 --> padding=3, dilation=3
-model.py | squares of float16 features overflow | test_breaks.py -k large_float16
+model.py | squares of float16 features overflow | test_model.py -k large_float16
     conv4_3_feats = conv4_3_feats.float() --> pass
 model.py | background is detected | test_model_detection.py -k background
     probabilities[:, :, 0] = -torch.inf --> pass
@@ -96,13 +96,13 @@ datasets.py | batches leave out their first image | test_datasets.py -k batches_
     batch[self.rank :: self.world_size] --> batch[self.rank + 1 :: self.world_size]
 datasets.py | images stay as the camera was held | test_datasets_images.py -k turned_upright
     image = ImageOps.exif_transpose(image) --> pass
-datasets.py | signals to the group reach the workers | test_breaks.py -k worker_is_left
+datasets.py | signals to the group reach the workers | test_datasets.py -k worker_is_left
     os.setpgrp()\n --> pass\n
 history.py | a loss that is NaN does not stop the run | test_train.py -k loss_that_is_not_finite
     if not (math.isfinite(confidence) and math.isfinite(localization)): --> if False:
 history.py | weights that are NaN are saved | test_train.py -k weights_that_are_not_finite
     if broken: --> if False:
-history.py | losses forget how many images a step had | test_breaks.py -k weighted
+history.py | losses forget how many images a step had | test_history.py -k weighted
     progress.loss_sums[1] += localization * len(indices) --> progress.loss_sums[1] += localization
 train.py | `>` for `>=`: the rate falls a step late | test_train.py -k schedule_falls
     sum(step >= round(part * total) --> sum(step > round(part * total)
@@ -113,24 +113,24 @@ train.py | biases decay | test_train.py -k biases
 train.py | parts of a batch count their own positives | test_train.py -k a_batch_in_parts
     true_classes[part], true_locs[part], n_positives -->
     true_classes[part], true_locs[part], (true_classes[part] > 0).sum()
-train.py | float16 gradients are clipped while scaled | test_breaks.py -k true_norm
+train.py | float16 gradients are clipped while scaled | test_train.py -k true_norm
     run.scaler.unscale_(run.optimizer) --> pass
-train.py | all epochs are augmented alike | test_breaks.py -k each_epoch
+train.py | all epochs are augmented alike | test_train.py -k each_epoch
     train_set.set_epoch(progress.epoch) --> pass
-train.py | the seed does not decide initial weights | test_breaks.py -k initial_weights
+train.py | the seed does not decide initial weights | test_train.py -k initial_weights
     torch.manual_seed(parameters.seed) --> pass
-train.py | validation lists are not used | test_breaks.py -k validation_images
+train.py | validation lists are not used | test_train.py -k validation_images
     (Path(folder) / "VAL_images.json").is_file() --> False
-train.py | all processes draw toy data at once | test_breaks.py -k process_draws
+train.py | all processes draw toy data at once | test_train.py -k process_draws
     with first_process_first():\n            create_toy_data( -->
     if True:\n            create_toy_data(
 train.py | losses forget the number of processes | test_distributed.py -k follow
     run.criterion.total(losses) * world_size() --> run.criterion.total(losses)
-checkpoints.py | a checkpoint is renamed too early | test_breaks.py -k before_it_is_renamed
+checkpoints.py | a checkpoint is renamed too early | test_checkpoints.py -k before_it_is_renamed
     os.fsync(file.fileno()) --> pass
 checkpoints.py | the temporary file stays | test_checkpoints.py -k interrupted_write
     temporary_path.unlink(missing_ok=True) --> pass
-checkpoints.py | for a moment there is no checkpoint | test_breaks.py -k every_moment
+checkpoints.py | for a moment there is no checkpoint | test_checkpoints.py -k every_moment
     os.link(path, second_path) --> os.replace(path, second_path)
 checkpoints.py | momentum is lost on going on | test_train.py -k momentum
     run.optimizer.load_state_dict(state["optimizer"]) --> pass
@@ -138,18 +138,18 @@ checkpoints.py | images seen are forgotten on going on | test_checkpoints_resume
     n_images=state["n_images"] --> n_images=0
 checkpoints.py | other runs are overwritten | test_checkpoints.py -k no_other_run
     return state["run_id"] == content["run_id"] --> return True
-checkpoints.py | damaged checkpoints are overwritten | test_breaks.py -k damaged_checkpoint
+checkpoints.py | damaged checkpoints are overwritten | test_checkpoints.py -k damaged_checkpoint
     if content is None:\n        return goes_on_here --> if content is None:\n        return True
 runtime.py | signal handlers are not put back | test_runtime.py -k only_noted
     signal.signal(number, handler) --> pass
-runtime.py | other processes do not wait for the first | test_breaks.py -k machine_goes_first
+runtime.py | other processes do not wait for the first | test_runtime.py -k machine_goes_first
     if local_rank > 0:\n        dist.barrier() --> pass
 runtime.py | sums over processes are those of one | test_distributed.py -k follow
     dist.all_reduce(tensor) --> pass
 safe_loading.py | names are imported | test_safe_loading.py -k unpickler_itself
     DTYPES[full_name] if full_name in DTYPES else self.stand_ins[full_name] -->
     super().find_class(module, name)
-safe_loading.py | names are checked too late | test_breaks.py -k carried_out
+safe_loading.py | names are checked too late | test_safe_loading.py -k carried_out
     if full_name not in STAND_INS and full_name not in DTYPES: --> if False:
 safe_loading.py | tensors are larger than their file | test_safe_loading.py -k larger_than
     or n_values < 0 or self.n_bytes_left < 0: --> or n_values < 0:
@@ -172,10 +172,10 @@ detect.py | boxes reach out of the image | test_detect.py -k within_it
     nan_to_num().clamp(0, 1) * size --> nan_to_num() * size
 detect.py | suppressed classes are shown | test_detect.py -k settings_decide
     if detection[0] not in suppress] --> if True]
-detect.py | labels cover their own boxes | test_breaks.py -k rather_than_its_own
+detect.py | labels cover their own boxes | test_detect.py -k rather_than_its_own
     (total_overlap(place, [box, *labels]), total_overlap(place, boxes)) -->
     (total_overlap(place, labels), total_overlap(place, boxes))
-detect.py | the worst detection is drawn on top | test_breaks.py -k drawn_on_top
+detect.py | the worst detection is drawn on top | test_detect.py -k drawn_on_top
     for box, colour in reversed(list(zip(boxes, colours, strict=True))): -->
     for box, colour in zip(boxes, colours, strict=True):
 toy_data.py | other data are overwritten | test_toy_data.py -k never_overwritten

@@ -15,6 +15,7 @@ from checkpoints import (
     BEST,
     LAST,
     PREVIOUS,
+    check_output_folder,
     find_last_checkpoint,
     load_checkpoint,
     load_model,
@@ -470,3 +471,48 @@ def test_an_output_folder_that_is_a_file_is_a_clear_error(toy_folder, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"file: this is not a folder: .*--output-folder"):
         main(settings(toy_folder, tmp_path / "file"))
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_is_renamed(tmp_path, monkeypatch):
+    events = []
+    fsync = os.fsync
+    replace = os.replace
+
+    def seen_fsync(number):
+        events.append(("on the disk", os.fstat(number).st_size))
+        fsync(number)
+
+    def seen_replace(*paths):
+        events.append("renamed")
+        replace(*paths)
+
+    monkeypatch.setattr(checkpoints.os, "fsync", seen_fsync)
+    monkeypatch.setattr(checkpoints.os, "replace", seen_replace)
+    path = tmp_path / "checkpoint.tar"
+    save_checkpoint(path, {"numbers": torch.zeros(10_000)})
+    assert events == [("on the disk", path.stat().st_size), "renamed"]
+
+
+def test_there_is_a_last_checkpoint_at_every_moment(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.tar"
+    save_checkpoint(path, {"step": 1})
+    kept = []
+    replace = os.replace
+
+    def seen_replace(source, target):
+        kept.append(sorted(entry.name for entry in tmp_path.iterdir()))
+        replace(source, target)
+
+    monkeypatch.setattr(checkpoints.os, "replace", seen_replace)
+    save_checkpoint(path, {"step": 2}, keep_previous=True)
+    assert kept == [["checkpoint.tar", "checkpoint.tar.tmp", "previous_checkpoint.tar"]]
+
+
+def test_a_damaged_checkpoint_is_not_overwritten_by_another_run(tmp_path):
+    (tmp_path / LAST).write_bytes(b"damaged")
+    state = {"run_id": "a run"}
+    for changes in ({}, {"toy": True}, {"checkpoint": str(tmp_path / "other" / LAST)}):
+        with pytest.raises(ValueError, match=r"\(or damaged\), and would be overwritten"):
+            check_output_folder(settings("", tmp_path, **changes), state)
+    check_output_folder(settings("", tmp_path, checkpoint=str(tmp_path / PREVIOUS)), state)
+    assert (tmp_path / LAST).exists()

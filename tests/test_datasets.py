@@ -1,6 +1,8 @@
 """datasets.py: lists, items and batches, in drawn data sets and a real one."""
 
 import json
+import os
+import signal
 import xml.etree.ElementTree as ElementTree
 from itertools import chain
 
@@ -8,16 +10,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from datasets import (
     SPLITS,
     PascalVOCDataset,
     ShuffledBatches,
     collate_fn,
+    create_loader,
     ordered_batches,
     read_label_map,
     read_list,
+    start_worker,
 )
 from helpers.folders import LABEL_MAP, write_lists
 from model import MultiBoxLoss
@@ -522,3 +526,24 @@ def test_photographs_of_blood_cells_can_be_augmented_and_batched(blood_cells, tm
         assert (entry[:, :2] < entry[:, 2:]).all()
         assert ((entry >= 0) & (entry <= 1)).all()
         assert ((numbers >= 1) & (numbers <= 3)).all()
+
+
+class AboutTheWorker(Dataset):
+    """Its item says what signals the process that reads it gets."""
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, i):
+        ignores_ctrl_c = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        return ignores_ctrl_c, os.getpgrp() == os.getpid()
+
+
+def test_a_worker_is_left_alone_by_signals_to_the_program():
+    dataset = AboutTheWorker()
+    loader = DataLoader(dataset, batch_size=None, num_workers=1, worker_init_fn=start_worker)
+    ((ignores_ctrl_c, has_its_own_group),) = loader
+    assert ignores_ctrl_c
+    assert has_its_own_group
+    device = torch.device("cpu")
+    assert create_loader(dataset, [[0]], 1, device).worker_init_fn is start_worker

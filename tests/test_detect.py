@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import detect as detect_script
 from checkpoints import load_model, model_state, save_checkpoint
@@ -16,6 +16,7 @@ from detect import (
     annotate,
     choose_output_paths,
     detect,
+    draw_box,
     draw_sheet,
     find_objects,
     label_colour,
@@ -524,3 +525,33 @@ def test_a_sheet_shows_the_first_images(model, tmp_path):
     for row in (0, 50):
         for column in (0, 50):
             assert (pixels[row : row + 50, column : column + 50] != 255).any()
+
+
+def test_the_best_detection_is_drawn_on_top():
+    image = Image.new("RGB", (300, 300))
+    label_map = {"background": 0, "cat": 1, "dog": 2}
+    best = ("cat", 0.9, (50.0, 50.0, 150.0, 150.0))
+    other = ("dog", 0.5, (100.0, 100.0, 200.0, 200.0))
+    annotated_image = annotate(image, [best, other], label_map)
+    assert annotated_image.getpixel((149, 100)) == label_colour(1, 3)  # where the outlines cross
+    assert annotated_image.getpixel((199, 150)) == label_colour(2, 3)
+
+
+def test_a_label_covers_two_other_boxes_rather_than_its_own():
+    own = (
+        0,
+        0,
+        60,
+        20,
+    )  # in a corner: a label above it would be moved onto it
+    others = [(0, 20, 200, 200), (60, 0, 200, 20)] * 2
+    boxes = [own, *others]
+    labels = place_labels(boxes, [(60, 10)] * len(boxes), (200, 200))
+    assert total_overlap(labels[0], [own]) == 0
+    assert total_overlap(labels[0], others) == 2 * 600
+
+
+def test_the_outline_of_a_box_lies_in_it():
+    image = Image.new("RGB", (300, 300))
+    draw_box(ImageDraw.Draw(image), (50, 60, 100, 120), (255, 0, 0), 2)
+    assert image.getbbox() == (50, 60, 100, 120)

@@ -197,3 +197,11 @@ def test_an_epoch_is_a_line_with_its_validation_if_there_was_one(capsys):
         "epoch 3: loss 3.000, 12.5 images/s",
         "epoch 4: loss 3.000, 12.5 images/s, validation loss 2.500, mAP 0.250",
     ]
+
+
+def test_losses_are_weighted_by_the_images_of_their_step():
+    progress = Progress(step=2, loss_sums=[1.0, 0.5])
+    recent = [([4, 1], torch.tensor([1.0, 2.0])), ([0], torch.tensor([4.0, 8.0]))]
+    assert collect_losses(recent, progress, []) == {"confidence": 4.0, "localization": 8.0}
+    assert progress.loss_sums == [1.0 + 2 * 1.0 + 4.0, 0.5 + 2 * 2.0 + 8.0]
+    assert recent == []

@@ -320,3 +320,28 @@ def test_conv6_reaches_six_tiles_each_way(model):
     assert sorted(map(tuple, lit.nonzero().tolist())) == [
         (y, x) for y in (3, 9, 15) for x in (3, 9, 15)
     ]
+
+
+class ConstantBase(torch.nn.Module):
+    """Features of float16 that are all the same, as a base under autocast could make them."""
+
+    value = 1.0
+
+    def forward(self, image):
+        conv4_3_feats = torch.full((len(image), 512, 38, 38), self.value, dtype=torch.float16)
+        return conv4_3_feats, torch.zeros(len(image), 1024, 19, 19, dtype=torch.float16)
+
+
+@torch.no_grad()
+def test_large_float16_features_are_normalised_like_small_ones(monkeypatch):
+    """Their squares are too large for float16."""
+    monkeypatch.setattr("model.VGGBase", ConstantBase)
+    network = SSD300(2, pretrained=False)
+    image = torch.zeros(1, 3, 300, 300)
+    with torch.autocast("cpu", dtype=torch.float16):
+        small_locs, small_scores = network(image)
+        network.base.value = 1000.0
+        large_locs, large_scores = network(image)
+    torch.testing.assert_close(large_locs, small_locs, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(large_scores, small_scores, rtol=1e-2, atol=1e-2)
+    assert small_locs.abs().max() > 0.1

@@ -13,6 +13,7 @@ import subprocess
 import pytest
 import torch
 
+import runtime
 from runtime import (
     StopRequest,
     as_command_line,
@@ -337,3 +338,21 @@ def test_a_second_ctrl_c_acts_at_once(default_handlers):
     with pytest.raises(KeyboardInterrupt):
         work()
     assert steps == []
+
+
+@pytest.mark.parametrize(
+    ("local_rank", "n_processes", "expected"),
+    [
+        (0, 1, ["drawn"]),
+        (0, 2, ["drawn", "all are here"]),
+        (1, 2, ["all are here", "drawn"]),
+    ],
+)
+def test_the_first_process_of_a_machine_goes_first(local_rank, n_processes, expected, monkeypatch):
+    events = []
+    monkeypatch.setenv("LOCAL_RANK", str(local_rank))
+    monkeypatch.setattr(runtime, "world_size", lambda: n_processes)
+    monkeypatch.setattr(runtime.dist, "barrier", lambda: events.append("all are here"))
+    with runtime.first_process_first():
+        events.append("drawn")
+    assert events == expected

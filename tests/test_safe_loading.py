@@ -22,7 +22,7 @@ from helpers.foreign import (
 )
 from helpers.memory import has_memory_meter, read_and_measure
 from published_weights import load_base_weights
-from safe_loading import read_file
+from safe_loading import WrongFileError, check_pickle, read_file
 
 # ------------------------------------------------------------------------------------ hostile files
 
@@ -408,3 +408,9 @@ def test_bombs_are_refused(bombs, limit, tmp_path):
         assert re.search(wanted, message), message
         assert message.startswith(f"{path}: ") or wanted == "was read"
         assert n_bytes < limit
+
+
+def test_a_pickle_is_refused_before_any_of_it_is_carried_out():
+    pickled = io.BytesIO(pickle.dumps(print, protocol=2))
+    with pytest.raises(WrongFileError, match=r"it asks for __builtin__\.print, which no file of"):
+        check_pickle(pickled)

@@ -1,5 +1,6 @@
 """train.py: the schedule, real steps, and what stops a run."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("thin_base", "one_thread")
 N_VOC_IMAGES = 16_551  # VOC2007 and VOC2012 trainval
 
 
-def small(toy_folder, output_folder, **changes):
+def small(toy_folder, output_folder=".", **changes):
     """Parameters for one epoch of three steps on the toy data, all at the same rate."""
     schedule = {"iterations": 0.1875, "lr": 1e-3, "warm_up": 0.0, "decay_at": (1.0,)}
     return settings(toy_folder, output_folder, **{**schedule, **changes})
@@ -515,3 +516,75 @@ def test_the_file_of_the_base_is_no_longer_needed_to_go_on(trained, toy_folder, 
     last = str(folder / LAST)
     parameters = small(toy_folder, tmp_path, checkpoint=last, base_weights="no such file")
     assert main(parameters) == history
+
+
+def test_the_first_process_draws_the_toy_data_and_downloads_the_base(
+    toy_folder, thin_base, monkeypatch
+):
+    events = []
+
+    @contextlib.contextmanager
+    def seen_first():
+        events.append("first")
+        yield
+        events.append("then the others")
+
+    def seen_model(*args, **kwargs):
+        events.append("base")
+        return SSD300(args[0], pretrained=False, **kwargs)
+
+    monkeypatch.setattr(train, "first_process_first", seen_first)
+    monkeypatch.setattr(train, "create_toy_data", lambda *args, **_: events.append("drawings"))
+    monkeypatch.setattr(train, "SSD300", seen_model)
+    parameters = small(toy_folder, toy=True, pretrained=True)
+    train_set, _ = train.load_data(parameters)
+    assert events == ["first", "drawings", "then the others"]
+    train.create_model(None, train_set.label_map, parameters)
+    assert events[3:] == ["first", "base", "then the others"]
+
+
+def test_the_seed_decides_the_initial_weights(toy_folder, thin_base):
+    def weights(seed):
+        model = train.create_model(None, {"background": 0, "a": 1}, small(toy_folder, seed=seed))
+        return torch.cat([parameter.flatten() for parameter in model.parameters()])
+
+    assert torch.equal(weights(3), weights(3))
+    assert not torch.equal(weights(3), weights(4))
+
+
+def test_validation_images_are_those_of_val_lists_where_there_are_some(toy_folder, tmp_path):
+    for path in toy_folder.glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert train.load_data(small(tmp_path))[1].split == "TEST"
+    for name in ("images", "objects"):
+        test_list = tmp_path / f"TEST_{name}.json"
+        (tmp_path / f"VAL_{name}.json").write_bytes(test_list.read_bytes())
+    assert train.load_data(small(tmp_path))[1].split == "VAL"
+
+
+def test_each_epoch_has_augmentations_of_its_own(toy_folder, tmp_path, thin_base, monkeypatch):
+    epochs = []
+    monkeypatch.setattr(train.PascalVOCDataset, "set_epoch", lambda self, n: epochs.append(n))
+    monkeypatch.setattr(train, "validate", lambda *args: (None, {}))
+    train.main(small(toy_folder, tmp_path, iterations=0.375))
+    assert epochs == [0, 1]
+
+
+def test_float16_gradients_are_clipped_to_their_true_norm(toy_folder, thin_base):
+    """Not as they are while GradScaler has made them larger: they would hardly move a weight."""
+    parameters = small(
+        toy_folder, precision="float16", grad_clip=0.5, momentum=0.0, weight_decay=0.0
+    )
+    train_set, _ = train.load_data(parameters)
+    model = train.create_model(None, train_set.label_map, parameters)
+    run = train.create_run(model, parameters, {})
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    train.set_learning_rate(run.optimizer, 1.0)
+    before = [weight.detach().clone() for weight in model.parameters()]
+    image, boxes, labels, _ = train_set[0]
+    train.take_step(image.unsqueeze(0), [boxes], [labels], run)
+    squares = 0.0
+    for (name, weight), old in zip(model.named_parameters(), before, strict=True):
+        rate = 2.0 if name.endswith(".bias") else 1.0
+        squares += float(((weight.detach() - old) / rate).square().sum())
+    assert squares**0.5 == pytest.approx(0.5, rel=1e-2)
