@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from annotations import printable
-from history import Progress, check_weights_are_finite, write_history
+from history import Progress, check_weights_are_finite, find_non_finite, write_history
 from model import SSD300
 from published_weights import (
     COCO,
@@ -361,7 +361,7 @@ def find_start(parameters):
 
 def check_weights_are_numbers(weights):
     """:raises WrongFileError: a weight is infinite or not a number, and so would be every loss"""
-    broken = [name for name, weight in weights.items() if not weight.isfinite().all()]
+    broken = find_non_finite(weights)
     if broken:
         raise WrongFileError(
             f"its weights are not all finite numbers ({broken[0]} ...): its run went wrong before "

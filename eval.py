@@ -100,6 +100,8 @@ def evaluate(
     model.eval()
     device = model.priors_cxcy.device
     dataset = test_loader.dataset
+    if has_other_classes(model, dataset.label_map):
+        find_shared_classes(model.label_map, dataset.label_map)  # an error before the images
     results = []
     for images, *truth in tqdm(
         test_loader, "evaluating", unit="batch", leave=False, disable=rank() > 0
@@ -158,6 +160,25 @@ def has_other_classes(model, label_map):
     return model.label_map not in (label_map, number_classes(len(label_map)))
 
 
+def find_shared_classes(model_classes, data_classes, model_name="the model"):
+    """
+    The classes that a model and a data set have in common, by name.
+
+    :param model_classes, data_classes: label maps {class name: number}
+    :param model_name: what the message calls the model
+    :return: {data set's number: model's number}, background included
+    :raises ValueError: there is none but background
+    """
+    shared = match_numbers(model_classes, data_classes)
+    if len(shared) == 1:
+        raise ValueError(
+            f"{model_name} knows the classes {list(model_classes)[1:]}, the data have "
+            f"{list(data_classes)[1:]}: none is the same: give the data that it was trained on "
+            "(--data-folder)"
+        )
+    return shared
+
+
 def keep_shared_classes(columns, model_classes, data_classes):
     """
     Make detections of a model comparable with the objects of a data set that has other classes.
@@ -168,12 +189,7 @@ def keep_shared_classes(columns, model_classes, data_classes):
         the lists, without detections of other classes, labels as in the data set
     :raises ValueError: they have no class in common
     """
-    shared = match_numbers(model_classes, data_classes)  # {data set's number: model's number}
-    if len(shared) == 1:  # background
-        raise ValueError(
-            f"the model knows the classes {list(model_classes)[1:]}, the data have "
-            f"{list(data_classes)[1:]}: expected some to be the same"
-        )
+    shared = find_shared_classes(model_classes, data_classes)
     to_data = torch.zeros(len(model_classes), dtype=torch.int64)  # 0: a class of the model's alone
     for data_label, model_label in shared.items():
         to_data[model_label] = data_label
@@ -253,14 +269,8 @@ def print_shared_classes(model_classes, data_classes, checkpoint):
 
     :raises ValueError: there is none
     """
-    shared = match_numbers(model_classes, data_classes)
+    shared = find_shared_classes(model_classes, data_classes, checkpoint)
     names = [name for name, number in data_classes.items() if number > 0 and number in shared]
-    if not names:
-        raise ValueError(
-            f"{checkpoint} knows the classes {list(model_classes)[1:]}, the lists have "
-            f"{list(data_classes)[1:]}: none is the same: give the folder it was trained on "
-            "(--data-folder)"
-        )
     shown = printable(", ".join(names))
     print(f"{checkpoint} has other classes than the lists. Classes compared: {shown}.")
     others = [name for name in list(data_classes)[1:] if name not in names]

@@ -94,14 +94,21 @@ def check_weights_are_finite(model, step):
     :param step: number of the last step
     :raises NonFiniteLossError: a weight is infinite or not a number
     """
-    # Collected on the device, so that a GPU is waited for once instead of seventy times
-    finite = torch.stack([weight.isfinite().all() for weight in model.parameters()]).tolist()
-    names = [name for name, _ in model.named_parameters()]
-    broken = [name for name, is_finite in zip(names, finite, strict=True) if not is_finite]
+    broken = find_non_finite(dict(model.named_parameters()))
     if broken:
         raise NonFiniteLossError(
             f"the weights are not finite after step {step}: {', '.join(broken[:3])} ... {REMEDY}"
         )
+
+
+def find_non_finite(weights):
+    """
+    :param weights: {name: tensor}, all on one device
+    :return: the names of those with a value that is infinite or not a number
+    """
+    # Collected on the device, so that a GPU is waited for once instead of seventy times
+    finite = torch.stack([weight.isfinite().all() for weight in weights.values()]).tolist()
+    return [name for name, is_finite in zip(weights, finite, strict=True) if not is_finite]
 
 
 def epoch_row(progress, criterion, lr, images_per_second, validation):
