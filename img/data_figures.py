@@ -8,9 +8,18 @@ import utils
 from datasets import collate_fn
 from examples import AUGMENTATIONS, BATCH_SCENES, ONE_RESAMPLE
 from scene import draw_boxed_scene, draw_scene
-from style import INK, LAYER, NORMAL, OBJECT, PREDICTION, QUIET, SMALL, Card, mix, number_text
+from style import CARD, INK, LAYER, NORMAL, OBJECT, PREDICTION, QUIET, SMALL, Card, mix, number_text
 
 SCENE_SIDE = 900  # pixels
+# The distortions' least and largest amounts, in the order of utils.photometric_distort
+LIMITS = {
+    "brightness": (-utils.BRIGHTNESS, utils.BRIGHTNESS),
+    "contrast": utils.CONTRAST,
+    "saturation": utils.SATURATION,
+    "hue": (-utils.HUE, utils.HUE),
+}
+WINDOW_COLOURS = {"image": INK, "canvas": QUIET, "window": PREDICTION}
+SEVERAL = {"contrast": 0.7, "hue": 0.05, "brightness": 20}  # distortions in this order
 NO_CROP = utils.MIN_CROP_OVERLAPS.index(None)
 
 
@@ -20,10 +29,10 @@ class ChosenAugmentations:
     the rest to chance.
     """
 
-    def __init__(self, seed, zoom=False, crop=NO_CROP, flip=False, colours=False):
+    def __init__(self, seed, zoom=False, crop=NO_CROP, flip=False):
         """
         :param seed: for what is left to chance
-        :param zoom, flip, colours: whether these augmentations are applied
+        :param zoom, flip: whether these augmentations are applied
         :param crop: index of the minimum overlap in utils.MIN_CROP_OVERLAPS; default: no crop
         """
         self.generator = np.random.default_rng(seed)
@@ -31,17 +40,35 @@ class ChosenAugmentations:
         self.permutation = self.generator.permutation
         self.answers = [0.0 if yes else 1.0 for yes in (zoom, flip)]  # transform's first questions
         self.crop = crop
-        self.colours = colours
 
     def random(self):
         """A number that transform compares with 0.5: the augmentation is applied if it is lower."""
-        if self.answers:
-            return self.answers.pop(0)
-        return self.generator.random() if self.colours else 1.0
+        return self.answers.pop(0) if self.answers else 1.0
 
     def integers(self, _):
         """The index of the minimum overlap of a crop."""
         return self.crop
+
+
+class ChosenDistortions:
+    """A random generator for utils.photometric_distort that applies chosen distortions."""
+
+    def __init__(self, amounts):
+        """:param amounts: {name of the distortion: amount}, in the order of their application"""
+        self.numbers = [list(LIMITS).index(name) for name in amounts]
+        self.amounts = list(amounts.values())
+
+    def permutation(self, _):
+        """The numbers of the chosen distortions."""
+        return self.numbers
+
+    def random(self):
+        """A number that photometric_distort compares with 0.5: each chosen one is applied."""
+        return 0.0
+
+    def uniform(self, *_):
+        """The amount of the next distortion."""
+        return self.amounts.pop(0)
 
 
 def source_scene(side=SCENE_SIDE):
@@ -137,10 +164,45 @@ def flip():
     return before_and_after(AUGMENTATIONS["flip"], ["flipped"])
 
 
+def distorted(amounts):
+    """
+    The scene after photometric distortions.
+
+    :param amounts: as for ChosenDistortions
+    :return: PIL image
+    """
+    image, _, _, _ = source_scene()
+    window = (0, 0, image.width, image.height)
+    pixels = utils.crop_and_resize(image, window, ChosenDistortions(amounts))
+    return Image.fromarray(pixels.round().byte().permute(1, 2, 0).numpy())
+
+
+def amount_text(name, amount):
+    """How much a distortion changes: levels of 255, a factor, or degrees of the colour circle."""
+    if name == "brightness":
+        return f"{amount:+.0f} of 255".replace("-", "−")
+    if name == "hue":
+        return f"{360 * amount:+.0f}° of 360°".replace("-", "−")
+    return f"× {amount:.1f}"
+
+
 def photometric():
-    """The scene in other colours; the boxes stay as they are."""
-    choices = AUGMENTATIONS["photometric"]
-    return before_and_after(choices, ["other colours"] * len(choices))
+    """Each distortion at its limits, and several together; the boxes stay as they are."""
+    card = Card(1470)
+    image, boxes, _, _ = source_scene()
+    boxes = boxes / image.width
+    show(card, image, boxes, 46, 40, 544, "as it is")
+    *first, last = (f"{name} {amount_text(name, SEVERAL[name])}" for name in SEVERAL)
+    show(card, distorted(SEVERAL), boxes, 610, 40, 544, ", ".join(first) + ",")
+    card.text(882, 664, f"then {last}", SMALL, INK)
+    for column, (name, amounts) in enumerate(LIMITS.items()):
+        x = 46 + 281 * column
+        card.text(x + 132, 745, name, NORMAL, bold=True)
+        for row, amount in enumerate(amounts):
+            y = 785 + 335 * row
+            card.show(distorted({name: amount}), x, y, 265)
+            card.text(x + 132, y + 296, amount_text(name, amount), SMALL)
+    return card.image()
 
 
 def one_resample():
@@ -149,7 +211,8 @@ def one_resample():
     rng = ChosenAugmentations(**ONE_RESAMPLE)
     canvas = utils.zoom_out(image.width, image.height, rng)
     window = utils.random_crop(canvas, boxes, rng)
-    card = Card(1120)
+    areas = {"image": (0, 0, *image.size), "canvas": canvas, "window": window}
+    card = Card(1190)
     card.text(350, 74, "1  choose a window", NORMAL, INK, bold=True)
     draw_window(card, image, canvas, window)
     card.text(350, 776, "zoomed out, then cropped:", SMALL, INK)
@@ -161,12 +224,22 @@ def one_resample():
     for box in kept.tolist():
         place.box(box, OBJECT, line=6)
     card.rectangle(730, 220, 400, 400, edge=PREDICTION, line=9, layer=6)
-    card.text(930, 664, f"{utils.IMAGE_SIZE} × {utils.IMAGE_SIZE} pixels", SMALL, INK)
+    card.text(930, 664, f"{utils.IMAGE_SIZE} × {utils.IMAGE_SIZE} pixels", NORMAL, INK, bold=True)
+    card.text(930, 716, "whatever the window's size", SMALL, QUIET)
     card.arrow((664, 420), (716, 420), INK, 6)
-    rows = [["", "x_min", "y_min", "x_max", "y_max"], ["window, pixels", *map(number_text, window)]]
-    looks = {(1, 0): {"colour": PREDICTION, "bold": True}}
-    card.table(80, 890, rows, (340, 175, 175, 175, 175), 76, looks)
+    rows = [["pixels", "x_min", "y_min", "x_max", "y_max", "size"]]
+    looks = {}
+    for name, area in areas.items():
+        looks[len(rows), 0] = {"colour": WINDOW_COLOURS[name], "bold": True}
+        rows.append([name, *map(number_text, area), size_of(area)])
+    card.table(52, 880, rows, (190, 155, 155, 155, 155, 286), 66, looks)
     return card.image()
+
+
+def size_of(area):
+    """Width × height of (x_min, y_min, x_max, y_max)."""
+    x_min, y_min, x_max, y_max = map(round, area)
+    return f"{x_max - x_min} × {y_max - y_min}"
 
 
 def draw_window(card, image, canvas, window):
@@ -182,6 +255,12 @@ def draw_window(card, image, canvas, window):
     y = 130 - canvas[1] * scale
     place = card.show(image, x, y, image.width * scale)
     place.box([edge / image.width for edge in window], PREDICTION, line=9)
+    look = {"size": SMALL, "background": CARD}
+    card.text(x + image.width * scale / 2, y + 26, f"image {image.width} × {image.height}", **look)
+    card.text(350, 700, f"canvas {size_of(canvas)}", SMALL, QUIET)
+    middle = x + (window[0] + window[2]) / 2 * scale
+    bottom = y + window[3] * scale
+    card.text(middle, bottom - 40, f"window {size_of(window)}", SMALL, PREDICTION, bold=True)
 
 
 def example_batch():

@@ -102,11 +102,6 @@ AUGMENTATIONS = {
     "zoom_out": [{"seed": 1, "zoom": True}, {"seed": 2, "zoom": True}, {"seed": 3, "zoom": True}],
     "random_crop": [{"seed": 2, "crop": 1}, {"seed": 4, "crop": 3}, {"seed": 3, "crop": 4}],
     "flip": [{"seed": 0, "flip": True}],
-    "photometric": [
-        {"seed": 19, "colours": True},
-        {"seed": 13, "colours": True},
-        {"seed": 2, "colours": True},
-    ],
 }
 ONE_RESAMPLE = {"seed": 20, "zoom": True, "crop": 1}
 

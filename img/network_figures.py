@@ -1,5 +1,6 @@
 """Figures of the network: its layers, and how VGG-16 became its base."""
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -26,10 +27,21 @@ from style import (
 )
 from utils import IMAGE_SIZE
 
+VGG16_SIDE = 224  # pixels along each side of VGG-16's input
 POOL3_SIDE = 75  # rows and columns that reach pool3
 POOL3_COLOUR = MAP_COLOURS["conv4_3"]
 FIRST_COLUMN = POOL3_SIDE - 8  # the first one that the figure of pool3 shows
 COLUMN_WIDTH = 118  # pixels
+
+# One scale for the blocks of all networks, in pixels of the card
+PIXELS_PER_TILE = 0.85
+PIXELS_PER_CHANNEL = 0.11
+ENLARGED = 10  # times: the tiles beside the blocks of the auxiliary convolutions
+X_OF_BLOCKS = 240  # their middle
+X_OF_TEXTS = 400  # left edge
+X_OF_SIZES = 1146  # right edge
+X_OF_RODS = 125  # middle of the blocks of the auxiliary convolutions
+X_OF_TILES = 290  # and of their tiles
 
 
 def on_meta(make_network, *arguments):
@@ -65,7 +77,7 @@ def vgg16_stages():
     :return: [usual name, shape of the output] each
     """
     network = on_meta(torchvision.models.vgg16)
-    shapes = output_shapes(network, 3, 224, 224)
+    shapes = output_shapes(network, 3, VGG16_SIDE, VGG16_SIDE)
     stages = []
     stage = 1
     number = 1
@@ -85,14 +97,23 @@ def vgg16_stages():
     return stages
 
 
+class Change(NamedTuple):
+    """What VGG-16 has in the place of a stage."""
+
+    number: int  # in the README's list of changes
+    before: str
+    size_before: str = ""
+
+
 class Stage(NamedTuple):
     """A row of a figure of a network."""
 
     heading: str
-    shape: tuple  # of its output: (channels, height, width), or (outputs,) if it is fully connected
+    size: str  # of its output
+    shape: tuple = ()  # of its output: (channels, height, width), or (outputs,); () draws an arrow
     note: str = ""
     colour: str = LAYER
-    is_new: bool = False  # marked as different from VGG-16
+    change: Change | None = None  # the row is marked as different from VGG-16
 
 
 def size_text(shape):
@@ -100,113 +121,216 @@ def size_text(shape):
     return " × ".join(map(str, (*shape[1:], shape[0])))
 
 
-def draw_stages(card, stages, y, unit):
+def block_size(shape):
     """
-    Draw the stages of a network one below the other: blocks in proportion to their feature maps,
-    with texts beside them.
+    How large a feature map is drawn; in all figures of networks the same.
+
+    :param shape: (channels, height, width)
+    :return: side and depth of its block, pixels
+    """
+    return shape[1] * PIXELS_PER_TILE, shape[0] * PIXELS_PER_CHANNEL
+
+
+def draw_map(card, x, y, shape, colour):
+    """Draw a feature map as a block around (x, y), to scale."""
+    side, depth = block_size(shape)
+    left = x - (side + 0.75 * depth) / 2
+    top = y - (side - 0.45 * depth) / 2
+    card.block(left, top, side, side, depth, colour, line=2.5 if side > 12 else 1.2)
+
+
+def draw_input(card, x, y, side, shows_old_side):
+    """
+    Draw the image that a network sees around (x, y), to scale.
+
+    :param side: tiles, that is, pixels of the image
+    :param shows_old_side: whether to draw the size of VGG-16's images in it, dashed
+    """
+    image, _, _ = draw_scene()
+    size = side * PIXELS_PER_TILE
+    card.show(image, x - size / 2, y - size / 2, size)
+    card.rectangle(x - size / 2, y - size / 2, size, size, edge=INK, line=2.5)
+    if shows_old_side:
+        size = VGG16_SIDE * PIXELS_PER_TILE
+        card.rectangle(x - size / 2, y - size / 2, size, size, edge=INK, dashed=True)
+
+
+def draw_outputs(card, x, y, n_outputs, is_dropped):
+    """Draw a fully connected layer's outputs as a bar around (x, y), crossed out if dropped."""
+    length = 270 * n_outputs / 4096
+    look = {"fill": mix(LAYER, share=0.35), "edge": mix(LAYER, INK, 0.4), "dashed": is_dropped}
+    card.rectangle(x - length / 2, y - 14, length, 28, line=2.5, **look)
+    if is_dropped:
+        for rise in (-30, 30):
+            card.line([(x - 55, y + rise), (x + 55, y - rise)], HARD, 6)
+
+
+def stage_height(stage):
+    """How much of a figure a stage takes up, in pixels."""
+    height = 106 if stage.note or stage.change else 80
+    if len(stage.shape) == 3:
+        side, depth = block_size(stage.shape)
+        height = max(height, side + 0.45 * depth)
+    return height + 32
+
+
+def card_of_stages(title, stages, note=""):
+    """
+    A figure of a network: its stages one below the other, blocks to scale with texts beside them.
 
     :param stages: list of Stage
-    :param y: of the upper edge
-    :param unit: pixels for a pixel of a feature map
-    :return: the y below them
+    :param note: a last line
+    :return: PIL image
     """
-    for stage in stages:
-        y += draw_stage(card, stage, y, unit)
-    return y
+    heights = [stage_height(stage) for stage in stages]
+    card = Card(150 + math.ceil(sum(heights)) + 70 * bool(note))
+    card.text(600, 80, title, LARGE, bold=True)
+    y = 130
+    for stage, height in zip(stages, heights, strict=True):
+        draw_stage(card, stage, y, height)
+        y += height
+    if note:
+        card.text(600, y + 40, note, NORMAL, QUIET)
+    return card.image()
 
 
-def draw_stage(card, stage, y, unit):
+def draw_stage(card, stage, y, height):
     """
-    Draw one stage, see draw_stages.
+    Draw one stage.
 
-    :return: its height
+    :param y: of its upper edge
     """
-    is_map = len(stage.shape) == 3
-    side = max(10, stage.shape[1] * unit) if is_map else 12
-    depth = stage.shape[0] ** 0.5 * 3.2
-    height = max(side + 0.45 * depth + 34, 150 if stage.note else 112)
     middle = y + height / 2
-    if stage.is_new:
+    if stage.change:
         marked = mix(MARK, share=0.45)
-        card.rectangle(430, middle - 67, 726, 134, fill=marked, radius=14, layer=1)
-    if is_map:
-        left = 215 - (side + 0.75 * depth) / 2
-        top = y + (height - side + 0.45 * depth) / 2
-        card.block(left, top, side, side, depth, stage.colour)
-        size = size_text(stage.shape)
+        card.rectangle(30, y + 4, 1140, height - 8, fill=marked, radius=14, layer=1)
+        card.badge(78, middle, str(stage.change.number), HARD)
+    draw_output(card, stage, X_OF_BLOCKS, middle)
+    has_second_line = stage.change or stage.note
+    draw_words_of_stage(card, stage, middle - 26 if has_second_line else middle)
+
+
+def draw_output(card, stage, x, y):
+    """Draw what a stage puts out around (x, y)."""
+    if not stage.shape:
+        card.arrow((x, y - 38), (x, y + 38))
+    elif len(stage.shape) == 1:
+        draw_outputs(card, x, y, stage.shape[0], is_dropped=bool(stage.change))
+    elif stage.heading == "image":
+        draw_input(card, x, y, stage.shape[1], shows_old_side=bool(stage.change))
     else:
-        n_outputs = stage.shape[0]
-        length = 310 * n_outputs / 4096
-        look = {"fill": mix(stage.colour, share=0.35), "edge": mix(stage.colour, INK, 0.4)}
-        card.rectangle(215 - length / 2, middle - 14, length, 28, line=2.5, **look)
-        size = f"{n_outputs:,}"
-    if stage.note:
-        middle -= 26
-        note_colour = HARD if stage.is_new else QUIET
-        card.text(456, middle + 54, stage.note, SMALL, note_colour, align="left")
-    card.text(456, middle, stage.heading, NORMAL, align="left", bold=True)
-    card.text(1136, middle, size, NORMAL, align="right")
-    return height
+        draw_map(card, x, y, stage.shape, stage.colour)
+
+
+def draw_words_of_stage(card, stage, y):
+    """
+    Write the texts of a stage.
+
+    :param y: of the first line's middle
+    """
+    colour = INK if stage.colour == LAYER else stage.colour
+    heading = card.text(X_OF_TEXTS, y, stage.heading, NORMAL, colour, "left", bold=True)
+    card.text(X_OF_SIZES, y, stage.size, NORMAL, align="right")
+    if not stage.change:
+        card.text(X_OF_TEXTS, y + 54, stage.note, SMALL, QUIET, align="left")
+        return
+    card.text(card.right_of(heading) + 20, y, stage.note, SMALL, align="left")
+    before = f"VGG-16: {stage.change.before}"
+    card.text(X_OF_TEXTS, y + 54, before, SMALL, HARD, align="left")
+    card.text(X_OF_SIZES, y + 54, stage.change.size_before, SMALL, HARD, align="right")
 
 
 def vgg16():
     """VGG-16 as published."""
     shapes = dict(vgg16_stages())
-    stages = [Stage("image", (3, 224, 224))]
+    image_shape = (3, VGG16_SIDE, VGG16_SIDE)
+    stages = [Stage("image", size_text(image_shape), image_shape)]
     for number in range(1, 6):
         names = [name for name in shapes if name.startswith(f"conv{number}_")]
         pooled_side = shapes[f"pool{number}"][1]
         note = f"{len(names)} convolutions, then pool{number} → {pooled_side}"
-        stages.append(Stage(f"conv{number}_1–{len(names)}", shapes[names[-1]], note))
-    stages.append(Stage("fc6", shapes["fc6"], f"flattens {size_text(shapes['pool5'])}"))
-    stages.append(Stage("fc7", shapes["fc7"]))
-    stages.append(Stage("fc8", shapes["fc8"], "a score for each class"))
-    card = Card(1690)
-    card.text(600, 80, "VGG-16", LARGE, bold=True)
-    draw_stages(card, stages, 130, 0.85)
-    return card.image()
+        shape = shapes[names[-1]]
+        stages.append(Stage(f"conv{number}_1–{len(names)}", size_text(shape), shape, note))
+    notes = {"fc6": f"flattens {size_text(shapes['pool5'])}", "fc8": "a score for each class"}
+    for name in ("fc6", "fc7", "fc8"):
+        shape = shapes[name]
+        stages.append(Stage(name, f"{shape[0]:,}", shape, notes.get(name, "")))
+    return card_of_stages("VGG-16", stages)
 
 
 def modified_vgg16():
     """The base, with marks where it differs from VGG-16."""
     base = on_meta(VGGBase)
     shapes = output_shapes(base, 3, IMAGE_SIZE, IMAGE_SIZE)
-    notes = notes_on_base(base, shapes)
-    stages = [Stage("image", (3, IMAGE_SIZE, IMAGE_SIZE), "not 224 × 224", is_new=True)]
-    for number in range(1, 6):
-        last = [name for name in shapes if name.startswith(f"conv{number}_")][-1]
-        heading = f"conv{number}_1–{last[-1]}"
-        colour = MAP_COLOURS.get(last, LAYER)
-        stages.append(Stage(heading, shapes[last], notes[number], colour, is_new=number >= 3))
-    note = f"was fc6; {kernel_text(base.conv6)}"
-    stages.append(Stage("conv6", shapes["conv6"], note, is_new=True))
-    note = f"was fc7; {kernel_text(base.conv7)}; predicts"
-    stages.append(Stage("conv7", shapes["conv7"], note, MAP_COLOURS["conv7"], is_new=True))
-    card = Card(1775)
-    card.text(600, 80, "The base of SSD300", LARGE, bold=True)
-    y = draw_stages(card, stages, 130, 0.85)
-    card.text(456, y + 60, "fc8 is dropped", NORMAL, HARD, "left", bold=True)
-    return card.image()
+    note = "coloured: feature maps that predict"
+    return card_of_stages("The base of SSD300", stages_of_base(base, shapes), note)
 
 
-def notes_on_base(base, shapes):
+def stages_of_base(base, shapes):
     """
-    What is said of the base's five groups of convolutions.
+    The stages of the base; the changes' numbers are those of the README.
 
     :param base: VGGBase
     :param shapes: of its outputs, see output_shapes
-    :return: {number of the group: text}
+    :return: list of Stage
     """
-    side = {name: shape[1] for name, shape in shapes.items()}
-    conv3 = torch.empty(1, 1, side["conv3_3"], side["conv3_3"])
-    rounded_down = F.max_pool2d(conv3, 2).size(-1)  # as VGG-16 pools
-    return {
-        1: f"then pool1 → {side['pool1']}",
-        2: f"then pool2 → {side['pool2']}",
-        3: f"pool3 rounds up: {side['pool3']}, not {rounded_down}",
-        4: f"also predicts; then pool4 → {side['pool4']}",
-        5: f"pool5: {kernel_text(base.pool5)}: stays {side['pool5']}",
-    }
+    image_shape = (3, IMAGE_SIZE, IMAGE_SIZE)
+    change = Change(1, "dashed square", size_text((3, VGG16_SIDE, VGG16_SIDE)))
+    stages = [Stage("image", size_text(image_shape), image_shape, change=change)]
+    changed_poolings = stages_of_changed_poolings(base, shapes)
+    for number in range(1, 6):
+        names = [name for name in shapes if name.startswith(f"conv{number}_")]
+        note = f"{len(names)} convolutions"
+        if number not in changed_poolings:
+            note += f", then pool{number} → {shapes[f'pool{number}'][1]}"
+        shape = shapes[names[-1]]
+        colour = MAP_COLOURS.get(names[-1], LAYER)
+        heading = f"conv{number}_1–{len(names)}"
+        stages.append(Stage(heading, size_text(shape), shape, note, colour))
+        if number in changed_poolings:
+            stages.append(changed_poolings[number])
+    return stages + stages_after_pool5(base, shapes)
+
+
+def stages_of_changed_poolings(base, shapes):
+    """
+    The poolings that are not as in VGG-16, and what VGG-16's would have made of the same maps.
+
+    :param base, shapes: as for stages_of_base
+    :return: {number of the pooling: Stage}
+    """
+    old_pooling = on_meta(torchvision.models.vgg16).features[-1]
+    sides = {name: shape[1] for name, shape in shapes.items()}
+    stages = {}
+    for number, change_number, note, before in (
+        (3, 2, "rounds up", "rounds down"),
+        (5, 3, kernel_text(base.pool5), kernel_text(old_pooling)),
+    ):
+        side = sides[f"conv{number}_3"]
+        old_side = old_pooling(torch.empty(1, 1, side, side, device="meta")).size(-1)
+        change = Change(change_number, before, f"{side} → {old_side}")
+        size = f"{side} → {sides[f'pool{number}']}"
+        stages[number] = Stage(f"pool{number}", size, note=note, change=change)
+    return stages
+
+
+def stages_after_pool5(base, shapes):
+    """
+    What became of VGG-16's fully connected layers.
+
+    :param base, shapes: as for stages_of_base
+    :return: list of Stage
+    """
+    old_shapes = dict(vgg16_stages())
+    stages = []
+    for name, old_name in (("conv6", "fc6"), ("conv7", "fc7")):
+        change = Change(5, f"{old_name}, fully connected", f"{old_shapes[old_name][0]:,}")
+        note = kernel_text(getattr(base, name))
+        colour = MAP_COLOURS.get(name, LAYER)
+        stages.append(Stage(name, size_text(shapes[name]), shapes[name], note, colour, change))
+    change = Change(4, "fc8, a score for each class", f"{old_shapes['fc8'][0]:,}")
+    stages.append(Stage("no fc8", "", old_shapes["fc8"], change=change))
+    return stages
 
 
 def along_one_side(setting):
@@ -225,7 +349,7 @@ def kernel_text(layer):
     text = f"{kernel} × {kernel}"
     if stride > 1 or isinstance(layer, nn.MaxPool2d):
         text += f", stride {stride}"
-    if kernel > 1 and along_one_side(layer.padding) == 0:
+    if kernel > 1 and isinstance(layer, nn.Conv2d) and along_one_side(layer.padding) == 0:
         text += ", no padding"
     if dilation > 1:
         text += f", dilation {dilation}"
@@ -294,20 +418,69 @@ def draw_windows(card, y, last_columns):
 
 
 def auxiliary_convolutions():
-    """The convolutions after the base, and the feature maps they produce."""
-    convolutions = on_meta(AuxiliaryConvolutions)
-    first = FEATURE_MAPS["conv7"]
-    first_shape = (first.channels, first.side, first.side)
-    shapes = output_shapes(convolutions, *first_shape)
-    stages = [Stage("conv7", first_shape, "from the base", MAP_COLOURS["conv7"])]
-    for name, layer in convolutions.named_children():
-        colour = MAP_COLOURS.get(name, LAYER)
-        stages.append(Stage(name, shapes[name], kernel_text(layer), colour))
-    card = Card(1685)
+    """The convolutions after the base, in pairs, and the feature maps they produce."""
+    stages = stages_of_auxiliary_convolutions()
+    heights = [max(126, side_of_tiles(stage) + 26) for stage in stages]
+    card = Card(320 + math.ceil(sum(heights)))
     card.text(600, 80, "Auxiliary convolutions", LARGE, bold=True)
-    y = draw_stages(card, stages, 120, 6.5)
-    card.text(600, y + 50, "coloured: feature maps that predict", NORMAL, QUIET)
+    card.text(X_OF_RODS, 142, "scale of", SMALL, QUIET)
+    card.text(X_OF_RODS, 184, "the base", SMALL, QUIET)
+    card.text(X_OF_TILES, 142, "its tiles,", SMALL, QUIET)
+    card.text(X_OF_TILES, 184, f"{ENLARGED} times", SMALL, QUIET)
+    y = 220
+    for number, (stage, height) in enumerate(zip(stages, heights, strict=True)):
+        is_first_of_pair = number % 2 == 1  # conv7 stands alone before them
+        if is_first_of_pair:
+            look = {"fill": mix(LAYER, share=0.85), "radius": 14, "layer": 1}
+            card.rectangle(30, y + 4, 1140, height + heights[number + 1] - 8, **look)
+        draw_auxiliary(card, stage, y + height / 2)
+        y += height
+    card.text(600, y + 45, "coloured: feature maps that predict", NORMAL, QUIET)
     return card.image()
+
+
+def stages_of_auxiliary_convolutions():
+    """The end of the base, and the auxiliary convolutions: list of Stage."""
+    convolutions = on_meta(AuxiliaryConvolutions)
+    conv7 = FEATURE_MAPS["conv7"]
+    shape = (conv7.channels, conv7.side, conv7.side)
+    stages = [Stage("conv7", size_text(shape), shape, "the end of the base", MAP_COLOURS["conv7"])]
+    shapes = output_shapes(convolutions, *shape)
+    for name, layer in convolutions.named_children():
+        note = note_on_auxiliary(layer, stages[-1].shape, shapes[name])
+        colour = MAP_COLOURS.get(name, LAYER)
+        stages.append(Stage(name, size_text(shapes[name]), shapes[name], note, colour))
+    return stages
+
+
+def side_of_tiles(stage):
+    """The side of a stage's map where its tiles are enlarged, pixels."""
+    return stage.shape[1] * ENLARGED * PIXELS_PER_TILE
+
+
+def note_on_auxiliary(layer, shape_before, shape):
+    """
+    What an auxiliary convolution is and what it does.
+
+    :param shape_before, shape: of its input and its output, (channels, height, width)
+    """
+    if shape_before[1] == shape[1]:
+        return f"{kernel_text(layer)}: {shape_before[0]} → {shape[0]} channels"
+    return f"{kernel_text(layer)}: {shape_before[1]} → {shape[1]} tiles a side"
+
+
+def draw_auxiliary(card, stage, y):
+    """
+    Draw a feature map in the scale of the base, and its tiles enlarged.
+
+    :param y: of the middle
+    """
+    draw_map(card, X_OF_RODS, y, stage.shape, stage.colour)
+    side = side_of_tiles(stage)
+    look = {"line": 1.2, "fill": mix(stage.colour, share=0.35)}
+    edge = mix(stage.colour, INK, 0.45)
+    card.grid(X_OF_TILES - side / 2, y - side / 2, side, stage.shape[1], edge, **look)
+    draw_words_of_stage(card, stage, y - 26)
 
 
 def ssd_overview():

@@ -4,7 +4,7 @@ import torch
 
 from examples import CHANNELS_CLASSES, CHANNELS_TILE
 from model import FEATURE_MAPS, PredictionConvolutions
-from prior_figures import names_of_priors, split_by_map
+from prior_figures import PRIOR_COLOURS, draw_prior, names_of_priors, split_by_map
 from style import CARD, INK, LAYER, MAP_COLOURS, MARK, NORMAL, PREDICTION, QUIET, SMALL, Card, mix
 from utils import voc_labels
 
@@ -70,53 +70,78 @@ def channels_of_predictions(n_classes):
     return split_by_map(locs[0])[MAP].int(), split_by_map(scores[0])[MAP].int()
 
 
-def open_channels(values, convolution, channels, width):
+Y_OF_RODS = 130  # upper edge of the channels
+ROD_HEIGHT = 160  # pixels, of the channels of one prior
+ROD_GAP = 20  # between the channels of two priors
+
+
+def open_channels(values, convolution, channels):
     """
-    The channels of one tile of a map in a table with a row for each prior.
+    The channels of one tile of a map, one below the other, wired to the priors of the tile.
 
     :param values: names of a prior's values
     :param convolution: its name in PredictionConvolutions
     :param channels: of each value on the tile: (priors on a tile, number of values)
-    :param width: of a column
     """
     side = FEATURE_MAPS[MAP].side
     names = names_of_priors(MAP)
     colour = MAP_COLOURS[MAP]
-    n_channels = channels.numel()
-    n_values = len(values)
-
-    card = Card(890)
+    height = len(names) * (ROD_HEIGHT + ROD_GAP) - ROD_GAP
+    middle = Y_OF_RODS + height / 2
+    card = Card(Y_OF_RODS + height + 60)
     card.text(44, 66, convolution, NORMAL, colour, "left", bold=True)
-    card.text(44, 116, f"{side} × {side} × {n_channels} channels", SMALL, INK, "left")
-    card.block(56, 330, 300, 300, 120, colour)
-    grid = card.grid(56, 330, 300, side, mix(colour, INK, 0.45), layer=4)
+    card.text(560, 66, "channels", NORMAL, bold=True)
+    card.text(990, 66, "their prior", NORMAL, bold=True)
+    card.block(44, middle - 110, 220, 220, 0.8 * channels.numel() + 40, colour)
+    grid = card.grid(44, middle - 110, 220, side, mix(colour, INK, 0.45), layer=4)
     grid.cell(*CHANNELS_TILE, side, MARK, layer=4)
-    tile_centre = grid.cell_centre(*CHANNELS_TILE, side)
-    card.dot(*tile_centre, INK, 10)
-    card.arrow(tile_centre, (490, 505), INK, 6)
-    card.text(206, 690, "one tile", NORMAL, INK)
-    card.text(206, 740, f"{len(names)} priors × {n_values}", NORMAL, INK)
-    card.text(206, 790, f"= {n_channels} channels", NORMAL, INK)
-
-    rows = [["prior", *values]]
-    for name, of_prior in zip(names, channels.tolist(), strict=True):
-        rows.append([name, *map(str, of_prior)])
-    looks = {(i, 0): {"bold": True, "fill": mix(colour, share=0.8)} for i in range(1, len(rows))}
-    card.table(500, 170, rows, (150, *[width] * n_values), 86, looks)
-    card.text(500 + (150 + width * n_values) / 2, 820, "number of the channel", SMALL, QUIET)
+    tile = grid.cell_centre(*CHANNELS_TILE, side)
+    card.dot(*tile, INK, 10)
+    card.text(154, middle + 160, f"{side} × {side} tiles", SMALL)
+    card.text(154, middle + 207, f"of {channels.numel()} channels", SMALL)
+    for y in (Y_OF_RODS, Y_OF_RODS + height):
+        card.line([tile, (420, y)], QUIET, 3, dashed=True)
+    for number, of_prior in enumerate(channels.tolist()):
+        y = Y_OF_RODS + number * (ROD_HEIGHT + ROD_GAP)
+        draw_channels_of_prior(card, y, number, values, of_prior)
     return card.image()
+
+
+def draw_channels_of_prior(card, y, number, values, channels):
+    """
+    Draw the channels of one prior, and the prior beside them.
+
+    :param y: of the upper edge
+    :param number: of the prior on the tile
+    :param values: names of the channels' values
+    :param channels: their numbers
+    """
+    name = names_of_priors(MAP)[number]
+    colour = PRIOR_COLOURS[name]
+    height = ROD_HEIGHT / len(values)
+    for i, (value, channel) in enumerate(zip(values, channels, strict=True)):
+        middle = y + (i + 0.5) * height
+        card.rectangle(430, y + i * height, 90, height, mix(colour, share=0.75), colour, 3)
+        card.text(475, middle, str(channel), SMALL, bold=True)
+        card.text(540, middle, value, SMALL, align="left")
+    middle = y + ROD_HEIGHT / 2
+    bracket = [(700, y + 8), (716, y + 8), (716, y + ROD_HEIGHT - 8), (700, y + ROD_HEIGHT - 8)]
+    card.line(bracket, colour, 4)
+    card.arrow((716, middle), (800, middle), colour)
+    draw_prior(card, 845, y + 8, ROD_HEIGHT - 16, CHANNELS_TILE, number)
+    card.text(1050, middle, name, NORMAL, colour, "left", bold=True)
 
 
 def loc_channels():
     """The 24 channels of loc_conv9_2 on one tile."""
     locs, _ = channels_of_predictions(len(CHANNELS_CLASSES))
-    return open_channels(OFFSETS, f"loc_{MAP}", locs[CHANNELS_TILE], 126)
+    return open_channels(OFFSETS, f"loc_{MAP}", locs[CHANNELS_TILE])
 
 
 def class_channels():
     """The channels of cl_conv9_2 on one tile, with few classes."""
     _, scores = channels_of_predictions(len(CHANNELS_CLASSES))
-    return open_channels(CHANNELS_CLASSES, f"cl_{MAP}", scores[CHANNELS_TILE], 164)
+    return open_channels(CHANNELS_CLASSES, f"cl_{MAP}", scores[CHANNELS_TILE])
 
 
 # How pale the first two tiles are in the figure of the reshaping; the others are white
@@ -189,31 +214,95 @@ def draw_reshaped(card, rows, colour):
     card.table(500, 130, cells, (120, 140, 160, 230), 88, looks)
 
 
+STACK_HEIGHT = 1150  # pixels, of all predictions
+Y_OF_STACK = 110  # upper edge
+PIXELS_PER_VALUE = 9  # width of a column
+ENLARGED = 30  # times: the three smallest maps in the figure of the stack
+
+
 def stack_to_8732():
-    """The predictions of all maps one below the other, in the order of the priors."""
-    card = Card(1240)
-    counts = {name: fm.side**2 * (len(fm.aspect_ratios) + 1) for name, fm in FEATURE_MAPS.items()}
-    card.text(785, 70, "locs", NORMAL, INK, bold=True)
-    card.text(1030, 70, "scores", NORMAL, INK, bold=True)
-    y = 110
-    for name, count in counts.items():
-        side = FEATURE_MAPS[name].side
-        height = 60 + 270 * (count / counts["conv4_3"]) ** 0.5
-        colour = MAP_COLOURS[name]
-        middle = y + height / 2
-        card.text(52, middle, name, NORMAL, colour, "left", bold=True)
-        product = f"{side} × {side} × {count // side**2} = {count}"
-        card.text(630, middle, product, NORMAL, INK, "right")
-        for x, width in ((715, 140), (940, 180)):
-            card.rectangle(x, y, width, height, mix(colour, share=0.35), mix(colour, INK, 0.45), 3)
-        y += height
+    """
+    The predictions of all maps one below the other, in the order of the priors, to scale; and
+    those of the three smallest maps enlarged.
+    """
+    counts = {name: fm.side**2 * fm.n_priors for name, fm in FEATURE_MAPS.items()}
     total = sum(counts.values())
-    card.line([(400, y + 28), (630, y + 28)], INK, 4)
-    card.text(630, y + 76, f"{total} predictions", NORMAL, INK, "right", bold=True)
-    card.text(785, y + 40, f"{total} × 4", SMALL, INK)
-    card.text(1030, y + 40, f"{total} × n_classes", SMALL, INK)
-    card.text(908, y + 96, "heights not to scale", SMALL, QUIET)
+    n_classes = len(voc_labels) + 1
+    per_row = STACK_HEIGHT / total
+    small = dict(list(counts.items())[3:])
+
+    card = Card(1515)
+    card.text(404, 66, "locs", NORMAL, bold=True)
+    card.text(604, 66, "scores", NORMAL, bold=True)
+    columns = ((386, PIXELS_PER_VALUE * 4), (510, PIXELS_PER_VALUE * n_classes))
+    middles = draw_stack(card, Y_OF_STACK, counts, columns, per_row)
+    for name, middle in middles.items():
+        if name not in small:
+            draw_count(card, 44, middle, name)
+    draw_enlarged(card, small, per_row, sum(columns[1]))
+
+    bottom = Y_OF_STACK + STACK_HEIGHT
+    card.text(404, bottom + 44, f"{total} × 4", SMALL)
+    card.text(644, bottom + 44, f"{total} × n_classes", SMALL)
+    sum_text = " + ".join(map(str, counts.values()))
+    card.text(600, bottom + 130, f"{sum_text} = {total}", NORMAL, bold=True)
+    card.text(600, bottom + 196, f"to scale, with n_classes = {n_classes}", NORMAL, QUIET)
     return card.image()
+
+
+def draw_enlarged(card, counts, per_row, right):
+    """
+    Draw the last rows of the stack enlarged, with lines from where they are in it.
+
+    :param counts: {name of the map: number of its rows}
+    :param per_row: pixels of the stack
+    :param right: edge of the stack
+    """
+    height = sum(counts.values()) * per_row
+    bottom = Y_OF_STACK + STACK_HEIGHT
+    top = bottom - ENLARGED * height
+    card.text(800, top - 92, f"the last {len(counts)} maps,", SMALL, QUIET, "left")
+    card.text(800, top - 46, f"{ENLARGED} times as high", SMALL, QUIET, "left")
+    for start, end in ((bottom - height, top), (bottom, bottom)):
+        card.line([(right + 6, start), (794, end)], QUIET, 3, dashed=True)
+    previous = 0
+    middles = draw_stack(card, top, counts, ((800, 60),), ENLARGED * per_row)
+    for name, middle in middles.items():
+        previous = max(middle, previous + 100)  # the last map is lower than its text
+        draw_count(card, 880, previous, name)
+
+
+def draw_stack(card, y, counts, columns, per_row):
+    """
+    Draw the rows of several maps one below the other.
+
+    :param y: of the upper edge
+    :param counts: {name of the map: number of its rows}
+    :param columns: (x, width) of each stack
+    :param per_row: pixels
+    :return: {name of the map: y of the middle of its rows}
+    """
+    middles = {}
+    for name, count in counts.items():
+        colour = MAP_COLOURS[name]
+        height = count * per_row
+        line = min(3, height / 3)
+        for x, width in columns:
+            fill = mix(colour, share=0.35)
+            card.rectangle(x, y, width, height, fill, mix(colour, INK, 0.45), line)
+        middles[name] = y + height / 2
+        y += height
+    return middles
+
+
+def draw_count(card, x, y, name):
+    """Write around y how many priors a map has, and why."""
+    feature_map = FEATURE_MAPS[name]
+    side = feature_map.side
+    count = side**2 * feature_map.n_priors
+    card.text(x, y - 24, name, NORMAL, MAP_COLOURS[name], "left", bold=True)
+    product = f"{side} × {side} × {feature_map.n_priors} = {count}"
+    card.text(x, y + 24, product, SMALL, align="left")
 
 
 FIGURES = {

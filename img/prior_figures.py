@@ -10,6 +10,7 @@ from scene import draw_scene
 from style import (
     CARD,
     CLASS_COLOURS,
+    FAINT,
     INK,
     LARGE,
     MAP_COLOURS,
@@ -22,10 +23,20 @@ from style import (
     Card,
     mix,
     number_text,
+    short,
 )
 from utils import cxcy_to_gcxgcy, cxcy_to_xy
 
 RATIO_NAMES = {1.0: "1:1", 2.0: "2:1", 3.0: "3:1", 1 / 2: "1:2", 1 / 3: "1:3"}
+# Squares, wide and tall ones: a family of colours each
+PRIOR_COLOURS = {
+    "1:1": PRIOR,
+    "extra": "#8f4e00",
+    "2:1": "#1c7ed6",
+    "3:1": "#12458a",
+    "1:2": "#ae3ec9",
+    "1:3": "#701a8a",
+}
 SHOWN_MAP = "conv9_2"  # its 5 x 5 tiles are few enough to show one by one
 
 
@@ -83,25 +94,59 @@ def owners_of_priors(boxes):
 
 def feature_maps():
     """The grids of the six maps over the scene, with the tiles whose priors match an object."""
-    image, boxes, names = pale_scene()
-    card = Card(2050)
+    image, boxes, names = pale_scene(0.7)
+    card = Card(2230)
     for i, (name, owners) in enumerate(split_by_map(owners_of_priors(boxes)).items()):
         x = 44 + 566 * (i % 2)
-        y = 110 + 640 * (i // 2)
+        y = 110 + 700 * (i // 2)
         side = FEATURE_MAPS[name].side
         heading = f"{name}   {side} × {side}"
         card.text(x + 273, y - 45, heading, NORMAL, MAP_COLOURS[name], bold=True)
         place = card.show(image, x, y, 546)
-        for row, column in (owners >= 0).any(dim=2).nonzero().tolist():
-            number = owners[row, column].max()
-            place.cell(row, column, side, CLASS_COLOURS[names[number]], alpha=0.75)
-        card.grid(x, y, 546, side, MAP_COLOURS[name], 1.2 if side > 20 else 2.2)
+        draw_owners(place, owners, boxes, names)
+        card.grid(x, y, 546, side, mix(MAP_COLOURS[name], share=0.4), 1.2 if side > 10 else 2.2)
         if (owners < 0).all():
-            card.text(x + 273, y + 250, "for larger objects", NORMAL, background=CARD)
-        for number in sorted(set(owners[owners >= 0].tolist())):
-            place.box(boxes[number], CLASS_COLOURS[names[number]], line=6)
-    card.text(600, 2000, "filled: tiles with a prior for the object in the box", NORMAL, QUIET)
+            middle = side // 2
+            prior = priors_of_map(name)[middle, middle, 0]
+            place.box(cxcy_to_xy(prior), PRIOR, dashed=True)
+            caption = [("its priors fit none", PRIOR)]
+        else:
+            caption = words_of_owners(owners, names)
+        card.centred_words(x + 273, y + 586, caption)
+    note = "filled: tiles with a prior for the object in the box"
+    card.text(600, 2180, note, NORMAL, QUIET)
     return card.image()
+
+
+def draw_owners(place, owners, boxes, names):
+    """
+    Fill the tiles of a map that have positive priors, and draw the boxes of their objects.
+
+    :param place: of the image
+    :param owners: (side, side, priors on a tile), number of each prior's object; -1 for none
+    :param boxes: (n, 4), fractional xy
+    :param names: of the objects' classes
+    """
+    for row, column in (owners >= 0).any(dim=2).nonzero().tolist():
+        number = owners[row, column].max()
+        place.cell(row, column, len(owners), CLASS_COLOURS[names[number]], alpha=0.85)
+    for number in sorted(set(owners[owners >= 0].tolist())):
+        place.box(boxes[number], CLASS_COLOURS[names[number]], line=6)
+
+
+def words_of_owners(owners, names):
+    """
+    The objects that have priors on a map, and how many, as Card.words takes it.
+
+    :param owners, names: as for draw_owners
+    """
+    numbers, counts = owners[owners >= 0].unique(return_counts=True)
+    words = []
+    for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+        comma = "," if len(words) + 1 < len(numbers) else ""
+        name = names[number]
+        words.append((f"{short(name)} {count}{comma}", CLASS_COLOURS[name]))
+    return [*words, ("priors", QUIET)]
 
 
 # Where the label of each prior on a tile stands, as fractions of the prior's width and height
@@ -109,31 +154,50 @@ LABELS = ((0.02, 0.98), (0.98, 0.02), (0.98, 0.5), (0.98, 0.5), (0.5, 0.02), (0.
 
 
 def priors_on_a_tile():
-    """The six priors of the centre tile of conv9_2."""
-    image, _, _ = pale_scene(0.6)
+    """The six priors of the centre tile of conv9_2, together and one by one."""
+    image, _, _ = pale_scene(0.7)
     colour = MAP_COLOURS[SHOWN_MAP]
     side = FEATURE_MAPS[SHOWN_MAP].side
     middle = side // 2
     names = names_of_priors(SHOWN_MAP)
     priors = priors_of_map(SHOWN_MAP)[middle, middle]
-    card = Card(1450)
-    place = card.show(image, 165, 60, 870)
-    card.grid(165, 60, 870, side, mix(colour, share=0.4), 2)
+    card = Card(1480)
+    title = f"the centre tile of {SHOWN_MAP} and its {len(names)} priors"
+    card.text(600, 70, title, NORMAL, colour, bold=True)
+    place = card.show(image, 165, 125, 870)
+    card.grid(165, 125, 870, side, mix(colour, share=0.4), 2)
     place.cell(middle, middle, side, colour, alpha=0.65)
     for name, prior, label in zip(names, priors, LABELS, strict=True):
         box = cxcy_to_xy(prior)
-        place.box(box, PRIOR, line=6, dashed=name == "extra")
-        card.text(*place.on_box(box, *label), name, SMALL, "white", background=PRIOR, bold=True)
+        look = {"background": PRIOR_COLOURS[name], "bold": True}
+        place.box(box, PRIOR_COLOURS[name], line=7, dashed=name == "extra")
+        card.text(*place.on_box(box, *label), name, SMALL, "white", **look)
     card.dot(*place.cell_centre(middle, middle, side), INK, 12)
-    card.text(600, 1000, f"the centre tile of {SHOWN_MAP}", NORMAL, colour, bold=True)
-    rows = [
-        ["prior", *names],
-        ["w", *(f"{width:.2f}" for width in priors[:, 2].tolist())],
-        ["h", *(f"{height:.2f}" for height in priors[:, 3].tolist())],
-    ]
-    card.table(60, 1070, rows, (150, *[155] * 6), 84)
-    card.text(600, 1400, "w, h: fractions of the image's sides", NORMAL, QUIET)
+    for number, (name, prior) in enumerate(zip(names, priors, strict=True)):
+        x = 52 + 187 * number
+        draw_prior(card, x, 1050, 160, (middle, middle), number)
+        card.text(x + 80, 1248, name, NORMAL, PRIOR_COLOURS[name], bold=True)
+        card.text(x + 80, 1302, f"w {prior[2].item():.2f}", SMALL)
+        card.text(x + 80, 1350, f"h {prior[3].item():.2f}", SMALL)
+    card.text(600, 1420, "w, h: fractions of the image's sides", NORMAL, QUIET)
     return card.image()
+
+
+def draw_prior(card, x, y, size, tile, number):
+    """
+    Draw one prior of a tile of conv9_2 on the grid of that map.
+
+    :param x, y: of the grid's upper left corner
+    :param size: of the grid, pixels
+    :param tile: (row, column)
+    :param number: of the prior on the tile
+    """
+    side = FEATURE_MAPS[SHOWN_MAP].side
+    name = names_of_priors(SHOWN_MAP)[number]
+    place = card.grid(x, y, size, side, FAINT, 1.5, fill="white")
+    place.cell(*tile, side, MAP_COLOURS[SHOWN_MAP], alpha=0.65)
+    prior = cxcy_to_xy(priors_of_map(SHOWN_MAP)[tile][number])
+    place.box(prior, PRIOR_COLOURS[name], line=6, dashed=name == "extra", halo=False)
 
 
 def priors_on_other_tiles():

@@ -122,16 +122,29 @@ class Card:
         self.texts.append(made)
         return made
 
+    def right_of(self, text):
+        """The x of the right edge of a text that was written."""
+        return text.get_window_extent(self.figure.canvas.get_renderer()).x1
+
     def words(self, x, y, words):
         """
         Write words of different colours on one line that begins at x.
 
         :param words: (text, colour) each
+        :return: matplotlib texts
         """
-        renderer = self.figure.canvas.get_renderer()
+        made = []
         for text, colour in words:
-            made = self.text(x, y, text, NORMAL, colour, "left")
-            x = made.get_window_extent(renderer).x1 + 0.28 * NORMAL
+            made.append(self.text(x, y, text, NORMAL, colour, "left"))
+            x = self.right_of(made[-1]) + 0.28 * NORMAL
+        return made
+
+    def centred_words(self, x, y, words):
+        """Write words of different colours on one line around x, see words."""
+        made = self.words(x, y, words)
+        shift = (self.right_of(made[-1]) - x) / 2
+        for text in made:
+            text.set_x(text.get_position()[0] - shift)
 
     def rectangle(
         self,
@@ -169,9 +182,9 @@ class Card:
             patch = Rectangle((x, y), width, height, joinstyle="miter", **look)
         self.axes.add_patch(patch)
 
-    def polygon(self, points, fill, edge):
+    def polygon(self, points, fill, edge, line=2.5):
         """Draw a closed polygon through the points."""
-        look = {"facecolor": fill, "edgecolor": edge, "linewidth": in_points(2.5), "zorder": 3}
+        look = {"facecolor": fill, "edgecolor": edge, "linewidth": in_points(line), "zorder": 3}
         self.axes.add_patch(Polygon(points, joinstyle="round", **look))
 
     def line(self, points, colour=INK, line=4, dashed=False, layer=3):
@@ -232,7 +245,7 @@ class Card:
         self.axes.set(xlim=(0, self.width), ylim=(self.height, 0))  # imshow changes them
         return Place(self, x, y, width, height)
 
-    def block(self, x, y, width, height, depth, colour):
+    def block(self, x, y, width, height, depth, colour, line=2.5):
         """
         Draw a block that stands for a feature map. The top left corner of its front is (x, y), and
         its depth runs to the upper right.
@@ -245,9 +258,9 @@ class Card:
         top = [(x, y), (x + dx, y - dy), (right + dx, y - dy), (right, y)]
         side = [(right, y), (right + dx, y - dy), (right + dx, bottom - dy), (right, bottom)]
         edge = mix(colour, INK, 0.45)
-        self.polygon(front, mix(colour, share=0.35), edge)
-        self.polygon(top, mix(colour, share=0.6), edge)
-        self.polygon(side, mix(colour, INK, 0.15), edge)
+        self.polygon(front, mix(colour, share=0.35), edge, line)
+        self.polygon(top, mix(colour, share=0.6), edge, line)
+        self.polygon(side, mix(colour, INK, 0.15), edge, line)
 
     def grid(self, x, y, side, n, colour=INK, line=2.0, fill="none", layer=2):
         """
@@ -419,18 +432,21 @@ def save(image, path):
 
 def save_gif(images, path, n_colours=32):
     """
-    Write an animated GIF.
+    Write an animated GIF. The colour after the last one stands for transparency.
 
-    :param images: list of PIL images, RGBA
+    :param images: list of PIL images, RGBA; transparent in the same places
     :param n_colours: the most frequent colours of the middle frame, which all frames are drawn in
     """
-    frames = [on_ground(image, CARD) for image in images]
+    frames = [on_ground(image, BORDER) for image in images]
     counts = frames[len(frames) // 2].getcolors(1 << 24)
     most_frequent = sorted(counts, reverse=True)[:n_colours]
     palette = Image.new("P", (1, 1))
     palette.putpalette([value for _, colour in most_frequent for value in colour])
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    for frame, image in zip(frames, images, strict=True):
+        frame.paste(n_colours, mask=outside(image))
     options = {"duration": 220, "loop": 0, "optimize": True, "disposal": 1}
+    options["transparency"] = n_colours
     frames[0].save(path, save_all=True, append_images=frames[1:], **options)
 
 
@@ -446,9 +462,13 @@ def save_png(image, path, n_colours=255):
     palette = reduced.getpalette()
     # Only a colour of the palette can be declared transparent: fill it up to 256 colours
     reduced.putpalette(palette + [0] * (3 * 256 - len(palette)))
-    transparent = image.getchannel("A").point(lambda alpha: 255 * (alpha < 128))
-    reduced.paste(n_colours, mask=transparent)
+    reduced.paste(n_colours, mask=outside(image))
     reduced.save(path, optimize=True, transparency=n_colours)
+
+
+def outside(image):
+    """Where an RGBA image is more transparent than not: a mask for PIL."""
+    return image.getchannel("A").point(lambda alpha: 255 * (alpha < 128))
 
 
 def on_ground(image, colour):
