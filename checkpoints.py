@@ -19,6 +19,7 @@ from published_weights import (
     check_label_map,
     check_tensor,
     check_weights,
+    check_width,
     download_coco,
     to_checkpoint,
 )
@@ -48,6 +49,7 @@ def model_state(model, label_map=None):
         # torch.compile marks buffers with attributes, which are no plain state: detach drops them
         "priors_cxcy": model.priors_cxcy.detach(),
         "input_shift": model.input_shift.detach(),
+        "width": model.width,
     }
 
 
@@ -108,12 +110,13 @@ def load_checkpoint(path, voc_classes=False):
     """
     content = download_coco() if str(path) == COCO else read_file(path, HOW_TO_GET_A_MODEL)
     with describe_read_errors(path):
-        state = to_checkpoint(content, voc_classes)
+        state = {"width": 1.0, **to_checkpoint(content, voc_classes)}
         state["label_map"] = by_number(state["label_map"])
         check_label_map(state["label_map"])
         check_tensor("the priors", state["priors_cxcy"], SSD300.create_prior_boxes().shape)
         check_tensor("the input shift", state["input_shift"], (1, 3, 1, 1))
-        check_weights(state["model"], len(state["label_map"]))
+        check_width(state["width"])
+        check_weights(state["model"], len(state["label_map"]), state["width"])
     return state
 
 
@@ -140,11 +143,16 @@ def load_model(path, device="cpu"):
 def build_model(state):
     """
     :param state: a checkpoint
-    :return: SSD300 with its weights, classes, priors and input shift
+    :return: SSD300 with its weights, classes, priors, input shift and width
     """
     label_map = state["label_map"]
     model = SSD300(
-        len(label_map), False, state["priors_cxcy"], state["input_shift"], label_map=label_map
+        len(label_map),
+        pretrained=False,
+        priors_cxcy=state["priors_cxcy"],
+        input_shift=state["input_shift"],
+        width=state["width"],
+        label_map=label_map,
     )
     model.load_state_dict(state["model"])
     return model
@@ -406,8 +414,10 @@ def take_over_parameters(parameters, given, state, free_to_differ):
     :return: train.Parameters
     """
     changes = {}
+    # What older checkpoints did not know was as its default is now
+    defaults = {item.name: item.default for item in dataclasses.fields(parameters)}
     for name, current in dataclasses.asdict(parameters).items():
-        saved = state["parameters"].get(name, current)
+        saved = state["parameters"].get(name, defaults[name])
         if name in free_to_differ or saved == current:
             continue
         shown = printable(str(saved))
@@ -417,6 +427,28 @@ def take_over_parameters(parameters, given, state, free_to_differ):
         print(f"{name}: {shown} as in the checkpoint (instead of {current}).")
         changes[name] = saved
     return dataclasses.replace(parameters, **changes)
+
+
+def take_over_width(parameters, given, state):
+    """
+    The width of a network that is not new is that of its file.
+
+    :param parameters, given: see take_over_parameters
+    :param state: the checkpoint that the run begins with
+    :return: train.Parameters
+    :raises ValueError: another width was given explicitly
+    """
+    width = state["width"]
+    if width == parameters.width:
+        return parameters
+    file = parameters.checkpoint or parameters.start_from
+    if "width" in given:
+        raise ValueError(
+            f"--width {parameters.width}: {file} has the width {width}, which its weights keep: "
+            "leave out --width, or begin a new run without these weights"
+        )
+    print(f"width: {width} as in {file}.")
+    return dataclasses.replace(parameters, width=width)
 
 
 def check_same_data(state, checkpoint, label_map, fingerprints, data_folder):

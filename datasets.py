@@ -271,13 +271,14 @@ class PascalVOCDataset(Dataset):
     nothing else.
     """
 
-    def __init__(self, data_folder, split, keep_difficult=False, seed=0):
+    def __init__(self, data_folder, split, keep_difficult=False, seed=0, can_zoom_out=True):
         """
         :param data_folder: folder with the JSON lists
         :param split: "TRAIN", "VAL" or "TEST"
         :param keep_difficult: train on objects marked difficult, too; VAL and TEST always keep
             them, since an evaluation has to know where they are
         :param seed: for the augmentations
+        :param can_zoom_out: see utils.transform
         :raises FileNotFoundError: a list or an image is missing
         :raises ValueError: another split, or lists that do not belong together
         """
@@ -286,6 +287,7 @@ class PascalVOCDataset(Dataset):
         self.split = split
         self.keep_difficult = keep_difficult or split != "TRAIN"
         self.seed = seed
+        self.can_zoom_out = can_zoom_out
         # In shared memory, so that worker processes that are already running see it change
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self.images = read_list(data_folder, f"{split}_images.json")
@@ -344,7 +346,7 @@ class PascalVOCDataset(Dataset):
         rng = None
         if self.split == "TRAIN":
             rng = np.random.default_rng((self.seed, int(self._epoch), i))
-        return transform(image, boxes, labels, difficulties, self.split, rng)
+        return transform(image, boxes, labels, difficulties, self.split, rng, self.can_zoom_out)
 
     def _read_objects(self, i, image, leave_out):
         """

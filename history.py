@@ -7,12 +7,14 @@ import dataclasses
 import importlib.util
 import json
 import math
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
-from runtime import as_command_line, rank, sum_over_processes, world_size
+from runtime import as_command_line, describe_precision, rank, sum_over_processes, world_size
 
 
 @dataclass
@@ -176,12 +178,106 @@ def has_matplotlib():
     return importlib.util.find_spec("matplotlib") is not None
 
 
+class Forecast:
+    """
+    How long a run will still take, from the pace of its latest steps. It is printed as soon as it
+    can be told, and again when it has changed by more than a fifth.
+    """
+
+    def __init__(self, run, n_steps, n_validations, n_validation_images):
+        """
+        :param run: train.Run
+        :param n_steps: steps of the whole run
+        :param n_validations: how many are still to come
+        :param n_validation_images: images of one validation
+        """
+        parameters = run.parameters
+        device = run.model.priors_cxcy.device
+        self.how = describe_precision(device, parameters.precision)
+        self.n_steps = n_steps
+        self.n_validations = n_validations
+        # A guess, until one has been timed: the backward pass, which a validation does without,
+        # takes twice as long as the forward pass
+        self.steps_per_validation = n_validation_images / parameters.batch_size / 3
+        self.seconds_per_validation = None
+        self.last = None  # step and time up to which steps have been counted
+        self.seconds = 0.0  # that the steps since the last look took
+        self.n_timed = 0  # how many these were
+        self.total_seconds = 0.0  # that all steps so far took
+        self.next_look = 0.0  # when they have taken as long as this
+        self.expected_end = None  # time, as was printed last
+
+    def begin(self, step):
+        """After a step: begin to measure, unless that has begun. The first step is left out."""
+        if self.last is None:
+            self.last = (step, time.perf_counter())
+
+    def add_steps(self, step):
+        """Count the steps up to this one, which has been computed; print what that tells."""
+        last_step, last_time = self.last
+        now = time.perf_counter()
+        self.last = (step, now)
+        self.n_timed += step - last_step
+        self.seconds += now - last_time
+        self.total_seconds += now - last_time
+        if self.n_timed > 0 and self.total_seconds >= self.next_look:
+            self.look(step, now)
+
+    def look(self, step, now):
+        """Judge the pace, at intervals that grow from seconds to ten minutes; then begin anew."""
+        self.print_if_new(self.seconds_left(step), now)
+        self.next_look = self.total_seconds + min(self.total_seconds, 600)
+        self.seconds = 0.0
+        self.n_timed = 0
+
+    def end(self, step):
+        """The epoch is over, and something else is going to take time."""
+        if self.last is not None:
+            self.add_steps(step)
+            self.last = None
+
+    def add_validation(self, seconds):
+        """Count a validation."""
+        self.n_validations -= 1
+        self.seconds_per_validation = seconds
+
+    def seconds_left(self, step):
+        """How long the rest of the run will take."""
+        seconds_per_step = self.seconds / self.n_timed
+        per_validation = self.seconds_per_validation
+        if per_validation is None:
+            per_validation = self.steps_per_validation * seconds_per_step
+        return (self.n_steps - step) * seconds_per_step + self.n_validations * per_validation
+
+    def print_if_new(self, seconds_left, now):
+        """Print how long the run will still take, if that differs from what was said last."""
+        if self.expected_end is not None:
+            expected = self.expected_end - now
+            change = abs(seconds_left - expected)
+            if change < max(expected, seconds_left) / 6 or change < 20:  # a fifth of the smaller
+                return
+        self.expected_end = now + seconds_left
+        if rank() == 0:
+            tqdm.write(f"Time left: about {describe_duration(seconds_left)}, {self.how}.")
+
+
+def describe_duration(seconds):
+    """A duration in words, with two digits at most."""
+    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 1.5 * length:
+            number = seconds / length
+            return f"{number:.1f} {unit}" if number < 9.95 else f"{number:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
+
+
 def print_settings(run):
     """Print what the result of a run depends on, besides the data; `run` is a train.Run."""
     versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
     print(f"Versions: {versions}.")
     fields = dataclasses.fields(run.parameters)
-    changed = [item.name for item in fields if getattr(run.parameters, item.name) != item.default]
+    changed = {item.name for item in fields if getattr(run.parameters, item.name) != item.default}
+    if "epochs" in changed:
+        changed.discard("iterations")  # which follow from them
     print(f"Parameters other than the defaults: {as_command_line(run.parameters, changed)}")
 
 

@@ -71,42 +71,50 @@ FEATURE_MAPS = {
 # authors' code)
 MAX_CANDIDATES_PER_CLASS = 400
 
+MAX_WIDTH = 4  # of a network, see SSD300; beyond that, numbers of channels are no longer sensible
+
+
+def scale_channels(width, *channels):
+    """Numbers of channels in a network of another width; at least 1 each."""
+    return [max(1, round(number * width)) for number in channels]
+
 
 class VGGBase(nn.Module):
     """VGG-16 as a feature extractor, with convolutions only (paper, section 3)."""
 
-    def __init__(self):
+    def __init__(self, width=1.0):
+        """:param width: factor for the channels of all layers"""
         super().__init__()
-        self.conv1_1 = nn.Conv2d(3, 64, kernel_size=3, padding=1)
-        self.conv1_2 = nn.Conv2d(64, 64, kernel_size=3, padding=1)
+        c64, c128, c256, c512, c1024 = scale_channels(width, 64, 128, 256, 512, 1024)
+        self.conv1_1 = nn.Conv2d(3, c64, kernel_size=3, padding=1)
+        self.conv1_2 = nn.Conv2d(c64, c64, kernel_size=3, padding=1)
         self.pool1 = nn.MaxPool2d(kernel_size=2, stride=2)
 
-        self.conv2_1 = nn.Conv2d(64, 128, kernel_size=3, padding=1)
-        self.conv2_2 = nn.Conv2d(128, 128, kernel_size=3, padding=1)
+        self.conv2_1 = nn.Conv2d(c64, c128, kernel_size=3, padding=1)
+        self.conv2_2 = nn.Conv2d(c128, c128, kernel_size=3, padding=1)
         self.pool2 = nn.MaxPool2d(kernel_size=2, stride=2)
 
-        self.conv3_1 = nn.Conv2d(128, 256, kernel_size=3, padding=1)
-        self.conv3_2 = nn.Conv2d(256, 256, kernel_size=3, padding=1)
-        self.conv3_3 = nn.Conv2d(256, 256, kernel_size=3, padding=1)
+        self.conv3_1 = nn.Conv2d(c128, c256, kernel_size=3, padding=1)
+        self.conv3_2 = nn.Conv2d(c256, c256, kernel_size=3, padding=1)
+        self.conv3_3 = nn.Conv2d(c256, c256, kernel_size=3, padding=1)
         self.pool3 = nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True)  # 75 becomes 38, not 37
 
-        self.conv4_1 = nn.Conv2d(256, 512, kernel_size=3, padding=1)
-        self.conv4_2 = nn.Conv2d(512, 512, kernel_size=3, padding=1)
-        self.conv4_3 = nn.Conv2d(512, 512, kernel_size=3, padding=1)
+        self.conv4_1 = nn.Conv2d(c256, c512, kernel_size=3, padding=1)
+        self.conv4_2 = nn.Conv2d(c512, c512, kernel_size=3, padding=1)
+        self.conv4_3 = nn.Conv2d(c512, c512, kernel_size=3, padding=1)
         self.pool4 = nn.MaxPool2d(kernel_size=2, stride=2)
 
-        self.conv5_1 = nn.Conv2d(512, 512, kernel_size=3, padding=1)
-        self.conv5_2 = nn.Conv2d(512, 512, kernel_size=3, padding=1)
-        self.conv5_3 = nn.Conv2d(512, 512, kernel_size=3, padding=1)
-        self.pool5 = nn.MaxPool2d(
-            kernel_size=3, stride=1, padding=1
-        )  # stride 1: the map stays 19 x 19
+        self.conv5_1 = nn.Conv2d(c512, c512, kernel_size=3, padding=1)
+        self.conv5_2 = nn.Conv2d(c512, c512, kernel_size=3, padding=1)
+        self.conv5_3 = nn.Conv2d(c512, c512, kernel_size=3, padding=1)
+        # With a stride of 1 the map stays 19 x 19
+        self.pool5 = nn.MaxPool2d(kernel_size=3, stride=1, padding=1)
 
         # VGG-16's fully connected fc6 and fc7, made convolutions (see load_pretrained_layers). Only
         # every third row and column of fc6's 7 x 7 kernel is kept. Dilation spreads these 3 x 3
         # values out again: by 3, as they once lay, times 2, since pool5 no longer halves the map.
-        self.conv6 = nn.Conv2d(512, 1024, kernel_size=3, padding=6, dilation=6)
-        self.conv7 = nn.Conv2d(1024, 1024, kernel_size=1)
+        self.conv6 = nn.Conv2d(c512, c1024, kernel_size=3, padding=6, dilation=6)
+        self.conv7 = nn.Conv2d(c1024, c1024, kernel_size=1)
 
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
@@ -197,21 +205,22 @@ class AuxiliaryConvolutions(nn.Module):
     are found (paper, figure 2).
     """
 
-    def __init__(self):
+    def __init__(self, width=1.0):
+        """:param width: factor for the channels of all layers"""
         super().__init__()
-        self.conv8_1 = nn.Conv2d(1024, 256, kernel_size=1)
-        self.conv8_2 = nn.Conv2d(
-            256, 512, kernel_size=3, stride=2, padding=1
-        )  # stride halves the map
+        c128, c256, c512, c1024 = scale_channels(width, 128, 256, 512, 1024)
+        self.conv8_1 = nn.Conv2d(c1024, c256, kernel_size=1)
+        # A stride of 2 halves the map
+        self.conv8_2 = nn.Conv2d(c256, c512, kernel_size=3, stride=2, padding=1)
 
-        self.conv9_1 = nn.Conv2d(512, 128, kernel_size=1)
-        self.conv9_2 = nn.Conv2d(128, 256, kernel_size=3, stride=2, padding=1)
+        self.conv9_1 = nn.Conv2d(c512, c128, kernel_size=1)
+        self.conv9_2 = nn.Conv2d(c128, c256, kernel_size=3, stride=2, padding=1)
 
-        self.conv10_1 = nn.Conv2d(256, 128, kernel_size=1)
-        self.conv10_2 = nn.Conv2d(128, 256, kernel_size=3)  # no padding takes 2 off the map
+        self.conv10_1 = nn.Conv2d(c256, c128, kernel_size=1)
+        self.conv10_2 = nn.Conv2d(c128, c256, kernel_size=3)  # no padding takes 2 off the map
 
-        self.conv11_1 = nn.Conv2d(256, 128, kernel_size=1)
-        self.conv11_2 = nn.Conv2d(128, 256, kernel_size=3)
+        self.conv11_1 = nn.Conv2d(c256, c128, kernel_size=1)
+        self.conv11_2 = nn.Conv2d(c128, c256, kernel_size=3)
         init_xavier(self)
 
     def forward(self, conv7_feats):
@@ -237,12 +246,15 @@ class PredictionConvolutions(nn.Module):
     `loc_...` predicts four offsets (localization), and `cl_...` a score per class (classification).
     """
 
-    def __init__(self, n_classes):
-        """:param n_classes: number of classes, including background"""
+    def __init__(self, n_classes, width=1.0):
+        """
+        :param n_classes: number of classes, including background
+        :param width: factor for the channels of the feature maps
+        """
         super().__init__()
         self.n_classes = n_classes
         for name, feature_map in FEATURE_MAPS.items():
-            channels = feature_map.channels
+            (channels,) = scale_channels(width, feature_map.channels)
             n_priors = feature_map.n_priors
             loc = nn.Conv2d(channels, n_priors * 4, kernel_size=3, padding=1)
             cl = nn.Conv2d(channels, n_priors * n_classes, kernel_size=3, padding=1)
@@ -278,7 +290,13 @@ class SSD300(nn.Module):
     """The whole network, and the priors that its predictions are relative to."""
 
     def __init__(
-        self, n_classes, pretrained=True, priors_cxcy=None, input_shift=None, label_map=None
+        self,
+        n_classes,
+        pretrained=True,
+        priors_cxcy=None,
+        input_shift=None,
+        width=1.0,
+        label_map=None,
     ):
         """
         :param n_classes: number of classes, including background
@@ -288,8 +306,12 @@ class SSD300(nn.Module):
             have priors of their own, and keep them when they are converted
         :param input_shift: (1, 3, 1, 1) float, added to every input; by default zeros. Published
             networks were trained with inputs that were normalised in other ways
+        :param width: factor for the channels of all layers but the input and the predictions. 1 is
+            SSD300; a quarter takes a fifteenth of the computation, enough for a few simple classes.
+            Published weights have width 1: other widths start from random weights
         :param label_map: {class name: number}, background 0; by default the numbers are the names
-        :raises ValueError: the priors have another shape, or the label map another length
+        :raises ValueError: the priors have another shape, or the label map another length; or
+            pretrained weights do not fit the width
         """
         super().__init__()
         self.n_classes = n_classes
@@ -297,16 +319,24 @@ class SSD300(nn.Module):
         if len(self.label_map) != n_classes:
             raise ValueError(f"label_map: expected {n_classes} classes, got {self.label_map}")
 
-        self.base = VGGBase()
+        self.width = width
+        if pretrained and width != 1:
+            raise ValueError(
+                f"width: the ImageNet weights fit width 1, not {width}: start without them "
+                "(pretrained=False, --no-pretrained)"
+            )
+
+        self.base = VGGBase(width)
         if pretrained:
             self.base.load_pretrained_layers()
-        self.aux_convs = AuxiliaryConvolutions()
-        self.pred_convs = PredictionConvolutions(n_classes)
+        self.aux_convs = AuxiliaryConvolutions(width)
+        self.pred_convs = PredictionConvolutions(n_classes, width)
 
         # The features of conv4_3 have another scale than those of the other maps. Those of each
         # tile are divided by their L2 norm over the channels, then multiplied by a factor that each
         # channel learns, starting from 20 (paper, section 3.1, after ParseNet).
-        self.rescale_factors = nn.Parameter(torch.full((1, 512, 1, 1), 20.0))
+        (channels,) = scale_channels(width, FEATURE_MAPS["conv4_3"].channels)
+        self.rescale_factors = nn.Parameter(torch.full((1, channels, 1, 1), 20.0))
 
         default_priors = self.create_prior_boxes()
         if priors_cxcy is None:

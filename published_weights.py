@@ -6,17 +6,19 @@ shape of the priors, and its own normalisation of the input. A conversion takes 
 rename(), reorder_heads() and stepped_priors(), fold_input().
 """
 
+import reprlib
+
 import torch
 from torchvision.models.detection import SSD300_VGG16_Weights
 
 from annotations import create_label_map, voc_labels
 from downloads import download_weights
-from model import FEATURE_MAPS, SSD300
+from model import FEATURE_MAPS, MAX_WIDTH, SSD300
 from safe_loading import StandIn, WrongFileError, describe_read_errors, read_file
 from utils import IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
 
 # What every checkpoint has: enough to make the model again. Training adds what it needs to go on.
-MODEL_KEYS = ("model", "label_map", "priors_cxcy", "input_shift")
+MODEL_KEYS = ("model", "label_map", "priors_cxcy", "input_shift", "width")
 # In place of a file: torchvision's SSD300, trained on COCO
 COCO = "coco"
 HOW_TO_GET_A_MODEL = (
@@ -36,7 +38,8 @@ def to_checkpoint(content, voc_classes):
 
     :param content: what read_file returned
     :param voc_classes: keep only PASCAL VOC's 20 of COCO's 80 classes
-    :return: dict with MODEL_KEYS; of our own checkpoints, all that is in them
+    :return: dict with MODEL_KEYS, where a missing width means 1; of our own checkpoints, all that
+        is in them
     :raises WrongFileError: it has no weights that we know
     """
     content = content if isinstance(content, dict) else {}
@@ -50,7 +53,7 @@ def to_checkpoint(content, voc_classes):
         return from_tutorial(content["model"])
     if PAPER_LAYERS["base.conv7"] + ".weight" in content:
         raise WrongFileError("only the base of a network, to train from (train.py --base-weights)")
-    missing = [key for key in MODEL_KEYS if key not in content]
+    missing = [key for key in MODEL_KEYS if key not in content and key != "width"]
     if missing and "model" in content:
         raise WrongFileError(f"not a checkpoint of train.py: it has no {', '.join(missing)}")
     if missing:
@@ -412,7 +415,8 @@ def match_classes(state, label_map):
         under their new names
     """
     numbers = match_numbers(state["label_map"], label_map)
-    weights = SSD300(len(label_map), pretrained=False).state_dict()
+    model = SSD300(len(label_map), pretrained=False, width=state["width"])
+    weights = model.state_dict()
     for name, tensor in state["model"].items():
         if is_class_head(name):
             rows = rows_by_class(weights[name], len(label_map))  # a view
@@ -449,6 +453,12 @@ def check_label_map(label_map):
         raise WrongFileError("its label_map does not number the classes 0, 1, 2 ...")
 
 
+def check_width(width):
+    """:raises WrongFileError: not the width of a network"""
+    if type(width) not in (int, float) or not 0 < width <= MAX_WIDTH:
+        raise WrongFileError(f"its width is {reprlib.repr(width)}, not a number up to {MAX_WIDTH}")
+
+
 def check_tensor(name, tensor, shape):
     """
     :raises WrongFileError: not a tensor of 32-bit numbers of this shape; or one that shows the same
@@ -464,13 +474,14 @@ def check_tensor(name, tensor, shape):
         raise WrongFileError(f"{name}: has fewer numbers than places")
 
 
-def check_weights(state, n_classes, part=""):
+def check_weights(state, n_classes, width=1.0, part=""):
     """
     :param state: state dict of an SSD300, or of the part of it whose names begin with `part`
     :param n_classes: number of classes, including background
+    :param width: see SSD300
     :raises WrongFileError: the names or shapes are others
     """
-    shapes = expected_shapes(n_classes)
+    shapes = expected_shapes(n_classes, width)
     shapes = {name: shape for name, shape in shapes.items() if name.startswith(part)}
     try:
         different = set(shapes) ^ set(state if isinstance(state, dict) else ())
@@ -485,8 +496,8 @@ def check_weights(state, n_classes, part=""):
         raise WrongFileError(f"its weights are not those of {network}: {error}") from error
 
 
-def expected_shapes(n_classes):
+def expected_shapes(n_classes, width=1.0):
     """The names and shapes in the state dict of an SSD300."""
     with torch.device("meta"):  # shapes only: nothing is allocated
-        state = SSD300(n_classes, pretrained=False).state_dict()
+        state = SSD300(n_classes, pretrained=False, width=width).state_dict()
     return {name: tensor.shape for name, tensor in state.items()}

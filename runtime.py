@@ -236,6 +236,15 @@ def choose_precision(device, precision):
     return torch.bfloat16 if has_bfloat16 else torch.float32
 
 
+def describe_precision(device, precision):
+    """The chosen precision in words, and why it is float32 on a CPU, which takes twice as long."""
+    dtype = choose_precision(device, precision)
+    text = f"with convolutions in {str(dtype).removeprefix('torch.')}"
+    if device.type == "cpu" and precision == "auto" and dtype == torch.float32:
+        text += " (this processor has no fast bfloat16)"
+    return text
+
+
 def autocast(device, precision):
     """
     A context in which convolutions run in the chosen precision. Weights, losses and the decoding of

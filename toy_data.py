@@ -17,10 +17,10 @@ from data_lists import create_data_lists
 from runtime import check_range
 from toy_drawings import TOY_DRAWINGS
 
-# The default toy set, which `train.py --toy` learns well in a quarter of an hour on two CPU cores
-TOY_CLASSES = 5
+# The default toy set, which `train.py --toy` learns well in five minutes on two CPU cores
+TOY_CLASSES = 4
 TOY_IMAGES = 600
-TOY_TEST_IMAGES = 60
+TOY_TEST_IMAGES = 200
 
 TOY_LABELS = tuple(TOY_DRAWINGS)
 DRAWINGS_VERSION = 1  # increase it whenever images change, so that older toy sets are drawn again
@@ -232,7 +232,7 @@ def describe_object(name, index, masks):
     """
     visible = visible_part(index, masks)
     box = bounding_box(visible)
-    covered = 1 - visible.sum() / masks[index].sum()
+    covered = 1 - np.count_nonzero(visible) / np.count_nonzero(masks[index])
     return {
         "name": name,
         "box": box,
@@ -385,9 +385,12 @@ def is_good_place(mask, earlier_masks):
     """Whether a new drawing lies apart from every earlier one, and leaves enough of it visible."""
     masks = [*earlier_masks, mask]
     for index, earlier in enumerate(earlier_masks):
-        if (mask & earlier).sum() > MAX_OVERLAP * min(mask.sum(), earlier.sum()):
+        # count_nonzero is far faster than sum, and drawing waits for little else
+        n_earlier = np.count_nonzero(earlier)
+        n_shared = np.count_nonzero(mask & earlier)
+        if n_shared > MAX_OVERLAP * min(np.count_nonzero(mask), n_earlier):
             return False
-        if visible_part(index, masks).sum() < MAX_OVERLAP * earlier.sum():
+        if np.count_nonzero(visible_part(index, masks)) < MAX_OVERLAP * n_earlier:
             return False
     return True
 

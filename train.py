@@ -31,11 +31,13 @@ from checkpoints import (
     save_run,
     take_output_folder,
     take_over_parameters,
+    take_over_width,
 )
 from datasets import PascalVOCDataset, ShuffledBatches, create_loader, ordered_batches
 from detect import draw_sheet
 from eval import evaluate, print_average_precisions
 from history import (
+    Forecast,
     Progress,
     collect_losses,
     epoch_row,
@@ -44,7 +46,7 @@ from history import (
     print_settings,
     write_history,
 )
-from model import SSD300, MultiBoxLoss
+from model import MAX_WIDTH, SSD300, MultiBoxLoss
 from published_weights import load_base_weights, match_classes
 from runtime import (
     StopRequest,
@@ -81,12 +83,15 @@ class Parameters:
     start_from: str = ""  # begin a new run from the weights of a detector: a file, or coco
     pretrained: bool = True  # start the base from ImageNet weights (528 MB, downloaded once)
     base_weights: str = ""  # start the base from this file: vgg16_reducedfc.pth, as the paper did
+    width: float = 1.0  # factor for the channels of all layers; others than 1 start from scratch
+    freeze: int = 0  # groups of the base's convolutions, conv1 to conv5, that do not learn
 
     # Schedule: that of the authors' script for VOC 07+12 (paper, section 3.6). One iteration is 32
     # images, whatever the batch size: 120,000 are 232 epochs of the 16,551 images, and the rate
     # falls in the 155th and in the 194th.
     batch_size: int = 32  # images per step, of all GPUs together
     iterations: int = 120_000  # length of the run, in steps of 32 images
+    epochs: float = 0.0  # length of the run in epochs, in place of iterations
     lr: float = 1e-3  # learning rate of weights; that of biases is twice as high
     decay_at: tuple = (2 / 3, 5 / 6)  # fractions of the run after which the rate falls to a tenth
     # DEVIATION(warm-up): the authors had none; from random layers, the full rate at once can make
@@ -95,11 +100,14 @@ class Parameters:
     momentum: float = 0.9  # of stochastic gradient descent
     weight_decay: float = 5e-4  # of weights; biases have none
     grad_clip: float = 0.0  # largest norm of the gradient of all weights; 0: no clipping
+    alpha: float = 1.0  # weight of the localization loss; the published tutorial has 0.25
+    zoom_out: bool = True  # augment by zooming out, which short runs learn more slowly with
     seed: int = 0  # decides the initial weights, the order of images and their augmentation
 
     # Machine: what computes, and how often it reports
     micro_batch_size: int = 0  # most images in a GPU's memory at once; 0: the whole batch
     checkpoint_every: int = 500  # steps between checkpoints within an epoch; 0: none
+    validate_every: int = 1  # epochs between validations; the last epoch always has one
     log_every: int = 10  # steps after which the losses are read and shown
     workers: int = 4  # extra processes per GPU that read and prepare images; 0: no extra ones
     device: str = "auto"  # cuda, cpu, or auto for a GPU if there is one
@@ -112,19 +120,23 @@ class Parameters:
     toy_images: int = TOY_IMAGES  # training images to draw
 
 
-# What --toy changes of the above, except for what is given on the command line: minutes on two CPU
-# cores instead of a day on a GPU.
+# What --toy changes of the above, except for what is given on the command line: five minutes on two
+# CPU cores instead of a day on a GPU. In so short a time, many steps of a narrow network learn more
+# than fewer steps of a wide one.
 TOY = {
     "data_folder": "toy",
     "output_folder": "toy",
     "pretrained": False,
+    "width": 0.125,
+    "zoom_out": False,
     "batch_size": 4,
-    "iterations": 120,  # 960 steps of 4 images
-    "lr": 5e-3,  # high, since clipping shortens most gradients
+    "iterations": 280,  # 2240 steps of 4 images
+    "lr": 1e-2,  # high, since clipping shortens most gradients
     "warm_up": 0.1,
     "decay_at": (0.8, 0.95),
     "grad_clip": 5.0,
-    "workers": 1,
+    "validate_every": 8,
+    "workers": 0,  # a narrow network needs both cores
 }
 
 # A run that goes on has the parameters of its checkpoint, but for these: where things are, and what
@@ -138,6 +150,7 @@ FREE_TO_DIFFER = {
     "base_weights",
     "micro_batch_size",
     "checkpoint_every",
+    "validate_every",
     "log_every",
     "workers",
     "device",
@@ -153,6 +166,21 @@ FREE_TO_DIFFER = {
 def n_steps(parameters):
     """Optimizer steps of the whole run: its iterations, which are of 32 images, in batches."""
     return max(1, round(parameters.iterations * 32 / parameters.batch_size))
+
+
+def set_iterations(parameters, n_images):
+    """
+    Say in iterations how long a run is that was given in epochs, of which each ends with a step.
+
+    :param parameters: Parameters
+    :param n_images: number of training images
+    :return: Parameters
+    """
+    if parameters.epochs == 0:
+        return parameters
+    steps_per_epoch = math.ceil(n_images / parameters.batch_size)
+    total = parameters.epochs * steps_per_epoch
+    return dataclasses.replace(parameters, iterations=total * parameters.batch_size / 32)
 
 
 def learning_rate(step, parameters):
@@ -196,6 +224,19 @@ def create_optimizer(model, parameters):
         {"params": others, "lr_factor": 1.0, "weight_decay": parameters.weight_decay},
     ]
     return torch.optim.SGD(groups, lr=parameters.lr, momentum=parameters.momentum)
+
+
+def freeze(model, n_groups):
+    """
+    Let the first groups of the base's convolutions keep their weights: 1 stands for conv1_1 and
+    conv1_2, before the first pooling; 5 for all up to conv5_3.
+    """
+    frozen = tuple(f"conv{number}_" for number in range(1, n_groups + 1))
+    for name, parameter in model.base.named_parameters():
+        if name.startswith(frozen):
+            # Neither a gradient nor a step. And the backward pass ends here: with four groups
+            # frozen, a step takes less than half the time
+            parameter.requires_grad_(False)
 
 
 def set_learning_rate(optimizer, rate):
@@ -270,7 +311,7 @@ def take_step(images, boxes, labels, run):
 # -------------------------------------------------------------------------------------- one epoch
 
 
-def train_one_epoch(train_loader, run, stop_request):
+def train_one_epoch(train_loader, run, stop_request, forecast):
     """
     Train on the images that are left of an epoch, or up to the end of the run. A checkpoint is
     written every now and then, and at the end.
@@ -278,6 +319,7 @@ def train_one_epoch(train_loader, run, stop_request):
     :param train_loader: DataLoader over the TRAIN split, with ShuffledBatches
     :param run: Run; its progress is kept up to date
     :param stop_request: StopRequest
+    :param forecast: Forecast
     :raises KeyboardInterrupt: the run was asked to stop; the checkpoint is written
     :raises NonFiniteLossError: the loss of a step is not finite
     """
@@ -297,16 +339,19 @@ def train_one_epoch(train_loader, run, stop_request):
             recent.append((indices, take_step(images, boxes, labels, run)))
             progress.step += 1
             progress.n_images += len(indices)
+            forecast.begin(progress.step)
 
             stop = stop_request.is_due(progress.step)
             save = stop or is_multiple(progress.step, parameters.checkpoint_every)
             if save or is_multiple(progress.step, parameters.log_every):
                 loader.set_postfix(collect_losses(recent, progress, image_paths))
+                forecast.add_steps(progress.step)
             if save:
                 save_run(run)
             if stop:
                 raise KeyboardInterrupt
     collect_losses(recent, progress, image_paths)
+    forecast.end(progress.step)
     save_run(run)
     if stop_request.is_due():
         raise KeyboardInterrupt
@@ -365,6 +410,8 @@ def main(parameters, given=None):
         given = {item.name for item in fields if getattr(parameters, item.name) != item.default}
     command = as_command_line(parameters, given)
     command_to_go_on = as_command_line(parameters, given - {"checkpoint"}) + " --checkpoint auto"
+    if {"epochs", "iterations"} <= given:
+        raise ValueError("--epochs and --iterations: a run has one length: give one of them")
     if parameters.toy:
         toy = {name: value for name, value in TOY.items() if name not in given}
         parameters = dataclasses.replace(parameters, **toy)
@@ -397,10 +444,15 @@ def begin_run(parameters, given):
     torch.backends.cudnn.benchmark = True  # all batches have one shape: a search for speed pays
     parameters, state = find_start(parameters)
     if parameters.checkpoint:
+        if "iterations" in given:
+            given = given | {"epochs"}  # which would count instead
         parameters = take_over_parameters(parameters, given, state, FREE_TO_DIFFER)
         check_parameters(parameters)
+    if state is not None:
+        parameters = take_over_width(parameters, given, state)
     check_output_folder(parameters, state)
     train_set, validation_set = load_data(parameters)
+    parameters = set_iterations(parameters, len(train_set))
     run = prepare_run(state, train_set, validation_set, parameters, device)
     return run, train_set, validation_set
 
@@ -422,6 +474,9 @@ def train(run, train_set, validation_set, stop_request):
     n_left = max(0, n_steps(parameters) - progress.step)
     print_settings(run)
     print_plan(run, train_set, validation_set, n_left, n_epochs)
+    epochs = range(progress.epoch + 1, n_epochs)
+    n_validations = 1 + sum(is_multiple(epoch, parameters.validate_every) for epoch in epochs)
+    forecast = Forecast(run, n_steps(parameters), n_validations, len(validation_set))
 
     evaluation = None
     while progress.epoch < n_epochs:
@@ -429,10 +484,15 @@ def train(run, train_set, validation_set, stop_request):
         train_loader.batch_sampler.set_epoch(progress.epoch, progress.n_images)
         n_before = progress.n_images
         start = time.perf_counter()
-        train_one_epoch(train_loader, run, stop_request)
+        train_one_epoch(train_loader, run, stop_request, forecast)
         images_per_second = (progress.n_images - n_before) / (time.perf_counter() - start)
 
-        evaluation, validation = validate(validation_loader, run, stop_request)
+        validation = {}
+        is_last = progress.epoch + 1 == n_epochs
+        if is_last or is_multiple(progress.epoch + 1, parameters.validate_every):
+            start = time.perf_counter()
+            evaluation, validation = validate(validation_loader, run, stop_request)
+            forecast.add_validation(time.perf_counter() - start)
         rate = learning_rate(progress.step - 1, parameters)
         row = epoch_row(progress, run.criterion, rate, images_per_second, validation)
         is_best = progress.finish_epoch(row)
@@ -464,7 +524,9 @@ def load_data(parameters):
             create_toy_data(
                 folder, parameters.toy_classes, parameters.toy_images, seed=parameters.seed
             )
-    train_set = PascalVOCDataset(folder, "TRAIN", parameters.keep_difficult, parameters.seed)
+    train_set = PascalVOCDataset(
+        folder, "TRAIN", parameters.keep_difficult, parameters.seed, parameters.zoom_out
+    )
     if len(train_set) == 0:
         raise ValueError(f"{folder}: TRAIN_images.json lists no images: make the lists again")
     split = "VAL" if (Path(folder) / "VAL_images.json").is_file() else "TEST"
@@ -513,6 +575,7 @@ def prepare_run(state, train_set, validation_set, parameters, device):
 
 def create_run(model, parameters, fingerprints):
     """Put together what takes part in training a model, on the model's device; see Run."""
+    freeze(model, parameters.freeze)
     if parameters.compile:
         model.compile()
     network = model
@@ -526,7 +589,7 @@ def create_run(model, parameters, fingerprints):
         parameters=parameters,
         model=model,
         network=network,
-        criterion=MultiBoxLoss(model.priors_cxcy),
+        criterion=MultiBoxLoss(model.priors_cxcy, alpha=parameters.alpha),
         optimizer=create_optimizer(model, parameters),
         scaler=torch.amp.GradScaler(device.type, enabled=is_float16),
         fingerprints=fingerprints,
@@ -555,7 +618,7 @@ def create_model(state, label_map, parameters):
         return build_model({**state, "model": weights, "label_map": label_map})
     with first_process_first():  # it downloads the base
         pretrained = parameters.pretrained and not parameters.base_weights
-        model = SSD300(len(label_map), pretrained, label_map=label_map)
+        model = SSD300(len(label_map), pretrained, width=parameters.width, label_map=label_map)
     if parameters.base_weights:
         base, input_shift = load_base_weights(parameters.base_weights)
         model.base.load_state_dict(base)
@@ -566,10 +629,20 @@ def create_model(state, label_map, parameters):
 def check_parameters(parameters):
     """:raises ValueError: a parameter has no sensible value; the message says what is expected"""
     check_precision(parameters.precision)
-    for name in ("batch_size", "iterations", "lr", "log_every"):
+    for name in ("batch_size", "iterations", "lr", "log_every", "validate_every"):
         check_range(name, getattr(parameters, name), above=0)
-    for name in ("weight_decay", "grad_clip", "micro_batch_size", "checkpoint_every", "workers"):
+    for name in ("epochs", "alpha", "weight_decay", "grad_clip", "micro_batch_size"):
         check_range(name, getattr(parameters, name), low=0)
+    for name in ("checkpoint_every", "workers"):
+        check_range(name, getattr(parameters, name), low=0)
+    check_range("freeze", parameters.freeze, low=0, high=5)
+    check_range("width", parameters.width, above=0, high=MAX_WIDTH)
+    is_new = not parameters.checkpoint and not parameters.start_from
+    if parameters.width != 1 and is_new and (parameters.pretrained or parameters.base_weights):
+        raise ValueError(
+            f"--width {parameters.width}: published weights have width 1, so other widths begin "
+            "with random ones: give --no-pretrained, and no --base-weights"
+        )
     check_range("seed", parameters.seed, low=0, high=2**32 - 1)
     check_range("momentum", parameters.momentum, low=0, below=1)
     check_range("warm_up, a fraction of the run", parameters.warm_up, low=0, high=1)

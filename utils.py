@@ -117,7 +117,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 FILLER = tuple(round(255 * mean) for mean in IMAGENET_MEAN)  # colour around a zoomed-out image
 
-MAX_ZOOM_OUT = 4.0  # sides of the canvas, times the image's (paper, section 3.6)
+# DEVIATION(zoom-out): the paper (section 3.6) only speaks of a canvas 16 times as large. As in the
+# authors' code, every second image is zoomed out, and its sides grow by a factor of 1 to 4.
+MAX_ZOOM_OUT = 4.0  # sides of the canvas, times the image's
 # None: no crop; 0: any patch, the paper's "randomly sample a patch" (section 2.2)
 MIN_CROP_OVERLAPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, None)
 # DEVIATION(crop-scale): the paper says 0.1 to 1 of the image. In the authors' code the area is 0.3
@@ -220,8 +222,8 @@ def random_crop(window, boxes_px, rng):
     or partly hidden. The centre of at least one object stays inside.
 
     DEVIATION(crop-choice): the minimum overlap is drawn first, as the paper says, and drawn again
-    if none of 50 tries succeeds. The authors' code tries all seven, each up to 50 times, and
-    chooses among those that succeed; a crop of theirs may lose all objects.
+    if none of 50 tries succeeds. The authors' code tries each minimum up to 50 times, and chooses
+    among the crops that succeeded and the whole image; a crop of theirs may lose all objects.
 
     :param window: (x_min, y_min, x_max, y_max) in pixels
     :param boxes_px: (n, 4) in the same pixels; without boxes any part will do
@@ -320,7 +322,7 @@ def visible_part(low, high, side):
     return first, last, *source
 
 
-def transform(image, boxes, labels, difficulties, split, rng=None):
+def transform(image, boxes, labels, difficulties, split, rng=None, can_zoom_out=True):
     """
     Make an image the network's input; for training, with the augmentations of the paper (sections
     2.2 and 3.6). Zooming out and cropping only choose a window of the image; then the pixels are
@@ -332,6 +334,7 @@ def transform(image, boxes, labels, difficulties, split, rng=None):
     :param difficulties: (n,) bool
     :param split: "TRAIN" (augmented), "VAL" or "TEST"
     :param rng: numpy Generator that decides the augmentations; by default a fresh one
+    :param can_zoom_out: whether zooming out is one of the augmentations
     :return: image (3, 300, 300) float, normalised; boxes (m, 4), fractional; labels and
         difficulties (m,) of the m <= n objects whose centre is still inside
     :raises ValueError: another split
@@ -344,7 +347,7 @@ def transform(image, boxes, labels, difficulties, split, rng=None):
         rng = None
     else:
         rng = rng or np.random.default_rng()
-        if rng.random() < 0.5:
+        if can_zoom_out and rng.random() < 0.5:
             window = zoom_out(image.width, image.height, rng)
         window = random_crop(window, boxes, rng)
         flip = rng.random() < 0.5

@@ -50,6 +50,8 @@ utils.py | offsets of sizes have the factor 10 | test_utils.py -k hand
     torch.log(size / prior_size) * 5 --> torch.log(size / prior_size) * 10
 utils.py | boxes that miss each other both ways overlap | test_utils.py -k overlap
     width.clamp_(min=0) * height.clamp_(min=0) --> width * height
+utils.py | zooming out is drawn although it is off | test_utils_transforms.py -k drawn_first
+    if can_zoom_out and rng.random() < 0.5: --> if rng.random() < 0.5 and can_zoom_out:
 utils.py | a crop overlaps objects too little | test_utils_transforms.py -k promised_overlap
     good &= overlaps.amax(dim=1) >= min_overlap --> pass
 utils.py | a crop loses the centres of all objects | test_utils_transforms.py -k centre_of_at_least
@@ -68,6 +70,8 @@ model.py | the extra prior comes first | test_model_priors.py -k hand_values
     sizes.insert(1, (extra, extra)) --> sizes.insert(0, (extra, extra))
 model.py | priors are wider than the image | test_model_priors.py -k no_larger_than
     dtype=torch.float32).clamp(0, 1) --> dtype=torch.float32)
+model.py | a narrow layer has no channel at all | test_model.py -k follow_the_width
+    max(1, round(number * width)) --> round(number * width)
 model.py | predictions go over the columns first | test_model.py -k stand_in_the_order
     out.permute(0, 2, 3, 1) --> out.permute(0, 3, 2, 1)
 model.py | conv6 sees half as far | test_model.py -k conv6_reaches
@@ -84,6 +88,8 @@ model.py | the confidence loss is a sum | test_model_loss.py -k gradients_agree
     "confidence": confidence / divisor --> "confidence": confidence
 model.py | without positives, 0 is divided by 0 | test_model_loss.py -k without_positives
     n_positives.clamp(min=1) --> n_positives
+datasets.py | zooming out is never left out | test_datasets.py -k zoomed_out_unless
+    self.split, rng, self.can_zoom_out) --> self.split, rng)
 datasets.py | evaluations miss difficult objects | test_datasets.py -k never_of_evaluation
     keep_difficult or split != "TRAIN" --> keep_difficult
 datasets.py | augmentation forgets the index | test_datasets.py -k at_two_places
@@ -104,10 +110,29 @@ history.py | weights that are NaN are saved | test_train.py -k weights_that_are_
     if broken: --> if False:
 history.py | losses forget how many images a step had | test_history.py -k weighted
     progress.loss_sums[1] += localization * len(indices) --> progress.loss_sums[1] += localization
+history.py | the time left tells each change | test_history.py -k "worth_a_line or a_fifth"
+    if change < max(expected, seconds_left) / 6 or change < 20: --> if change == 0:
+history.py | what is done between epochs slows the forecast | test_history.py -k between_epochs
+    self.add_steps(step)\n            self.last = None --> self.add_steps(step)
+history.py | validations take no time in the forecast | test_history.py -k replaces_the_guess
+    + self.n_validations * per_validation --> + 0
 train.py | `>` for `>=`: the rate falls a step late | test_train.py -k schedule_falls
     sum(step >= round(part * total) --> sum(step > round(part * total)
 train.py | the warm-up begins with a rate of 0 | test_train.py -k rate_rises
     (step + 1) / (n_warm_up + 1) --> step / n_warm_up
+train.py | epochs end in the middle of their last step | test_train_epochs.py -k smaller
+    total = parameters.epochs * steps_per_epoch -->
+    total = parameters.epochs * n_images / parameters.batch_size
+train.py | a new number of iterations does not count | test_train_epochs.py -k iterations_replace
+    given = given | {"epochs"} --> pass
+train.py | the last epoch has no validation | test_train_epochs.py -k each_so_many
+    if is_last or is_multiple( --> if is_multiple(
+train.py | one group too few is frozen | test_train_options.py -k first_groups
+    range(1, n_groups + 1) --> range(1, n_groups)
+train.py | frozen layers lose weight | test_train_options.py -k first_groups
+    parameter.requires_grad_(False) --> parameter.register_hook(torch.zeros_like)
+train.py | the weight of the localization loss is lost | test_train_options.py -k alpha
+    MultiBoxLoss(model.priors_cxcy, alpha=parameters.alpha) --> MultiBoxLoss(model.priors_cxcy)
 train.py | biases decay | test_train.py -k biases
     "weight_decay": 0.0} --> "weight_decay": parameters.weight_decay}
 train.py | parts of a batch count their own positives | test_train.py -k a_batch_in_parts
@@ -126,6 +151,10 @@ train.py | all processes draw toy data at once | test_train.py -k process_draws
     if True:\n            create_toy_data(
 train.py | losses forget the number of processes | test_distributed.py -k follow
     run.criterion.total(losses) * world_size() --> run.criterion.total(losses)
+checkpoints.py | TOY changes the runs of older checkpoints | test_train_width.py -k older
+    .get(name, defaults[name]) --> .get(name, current)
+checkpoints.py | a width that is given is passed over | test_train_width.py -k another_width_than
+    if "width" in given: --> if False:
 checkpoints.py | a checkpoint is renamed too early | test_checkpoints.py -k before_it_is_renamed
     os.fsync(file.fileno()) --> pass
 checkpoints.py | the temporary file stays | test_checkpoints.py -k interrupted_write
@@ -159,6 +188,8 @@ safe_loading.py | a zip bomb is unpacked | test_safe_loading.py -k zip_bomb
     if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > n_bytes: --> if False:
 published_weights.py | red and blue are swapped | test_published_weights.py -k amdegroots
     CAFFE_MEAN = (123.0, 117.0, 104.0) --> CAFFE_MEAN = (104.0, 117.0, 123.0)
+published_weights.py | a truth value is taken for a width | test_checkpoints.py -k wrong_width
+    type(width) not in (int, float) --> not isinstance(width, (int, float))
 published_weights.py | priors keep their order | test_published_weights_torchvision.py -k scores_and
     fold_input(reorder_heads(state), TORCHVISION_MEAN) --> fold_input(state, TORCHVISION_MEAN)
 published_weights.py | a sofa is no couch | test_published_weights_torchvision.py -k among_cocos

@@ -5,11 +5,13 @@ else they are skipped.
 
 import contextlib
 import json
+import math
 import os
 import signal
 import sys
 import tarfile
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -17,9 +19,9 @@ from PIL import Image
 
 import train
 from checkpoints import model_state, save_checkpoint
-from helpers.runs import settings
+from eval import Evaluation
+from helpers.runs import WIDTH, settings, small
 from helpers.scripts import Script
-from helpers.thin import thin_network
 from model import FEATURE_MAPS, SSD300
 from toy_data import create_toy_data
 from utils import transform
@@ -85,15 +87,15 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def thin_base():
-    """New networks are thin: for tests of everything around the network."""
-    with thin_network():
+def no_curves():
+    """Training runs draw no curves, which takes as long as many steps."""
+    with mock.patch("history.draw_curves"):
         yield
 
 
 @pytest.fixture
 def start_script(tmp_path):
-    """A function that starts a thin script, given its command line; whatever is left is killed."""
+    """A function that starts a script, given its command line; whatever is left is killed."""
     if sys.platform == "win32":
         pytest.skip("Windows cannot fork processes")
     scripts = []
@@ -143,22 +145,42 @@ def toy_of_twenty(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def toy_checkpoint(toy_folder, tmp_path_factory):
-    """A checkpoint of a thin model with random weights for the classes of the toy data."""
+    """A checkpoint of a narrow model with random weights for the classes of the toy data."""
     label_map = json.loads((toy_folder / "label_map.json").read_text())
     torch.manual_seed(17)  # no seed of a training run
     path = tmp_path_factory.mktemp("checkpoint") / "random.pth.tar"
-    with thin_network():
-        save_checkpoint(path, model_state(SSD300(len(label_map), pretrained=False), label_map))
+    model = SSD300(len(label_map), pretrained=False, width=WIDTH, label_map=label_map)
+    save_checkpoint(path, model_state(model))
     return path
 
 
 @pytest.fixture(scope="session")
 def whole(toy_folder, tmp_path_factory):
-    """The folder of a run of two epochs with a thin network that nothing interrupted."""
+    """The folder of a run of two epochs that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")
-    with thin_network(), single_thread():
+    with mock.patch("history.draw_curves"), single_thread():
         train.main(settings(toy_folder, folder))
     return folder
+
+
+@pytest.fixture(scope="module")
+def trained(toy_folder, tmp_path_factory, no_curves, one_thread):
+    """
+    The folder and the history of a training of one epoch, the first half of a training of two.
+    """
+    folder = tmp_path_factory.mktemp("trained")
+    return folder, train.main(small(toy_folder, folder))
+
+
+@pytest.fixture
+def validated(monkeypatch):
+    """
+    In place of validating: the parts of the epochs' rows that are in this list, in order, and then
+    none.
+    """
+    rows, evaluation = [], Evaluation({"a": math.nan}, math.nan, {})
+    monkeypatch.setattr(train, "validate", lambda *args: (evaluation, rows.pop(0) if rows else {}))
+    return rows
 
 
 def network_input(pixels):

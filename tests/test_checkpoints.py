@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -23,6 +24,7 @@ from checkpoints import (
     save_checkpoint,
 )
 from helpers.runs import (
+    WIDTH,
     PullPlugError,
     assert_same_training,
     copy_of,
@@ -33,15 +35,15 @@ from model import SSD300
 from safe_loading import WrongFileError
 from train import main
 
-# Thin as `whole`
-pytestmark = pytest.mark.usefixtures("thin_base", "one_thread")
+pytestmark = pytest.mark.usefixtures("no_curves", "one_thread")
 
 LABEL_MAP = {"background": 0, "cell": 1}
 
 
 @pytest.fixture(scope="module")
-def model(thin_base):
-    return SSD300(2, pretrained=False, input_shift=torch.full((1, 3, 1, 1), 0.5))
+def model():
+    shift = torch.full((1, 3, 1, 1), 0.5)
+    return SSD300(2, pretrained=False, input_shift=shift, width=WIDTH)
 
 
 @pytest.fixture
@@ -57,6 +59,7 @@ def test_a_model_comes_back_with_all_that_belongs_to_it(model, path):
     assert loaded.label_map == LABEL_MAP
     assert torch.equal(loaded.priors_cxcy, model.priors_cxcy)
     assert torch.equal(loaded.input_shift, model.input_shift)
+    assert loaded.width == model.width == WIDTH
     for (name, ours), (other_name, theirs) in zip(
         loaded.state_dict().items(), model.state_dict().items(), strict=True
     ):
@@ -66,7 +69,7 @@ def test_a_model_comes_back_with_all_that_belongs_to_it(model, path):
 
 def test_a_checkpoint_is_plain_state(path):
     state = torch.load(path, weights_only=True)
-    assert set(state) == {"model", "label_map", "priors_cxcy", "input_shift"}
+    assert set(state) == {"model", "label_map", "priors_cxcy", "input_shift", "width"}
 
 
 def test_an_interrupted_write_leaves_the_previous_checkpoint(path, monkeypatch):
@@ -115,6 +118,34 @@ def test_a_sorted_label_map_is_put_in_the_order_of_its_numbers(model, tmp_path):
     label_map = {"Background": 1, "background": 0}
     save_checkpoint(tmp_path / "sorted.tar", model_state(model, label_map))
     assert list(load_model(tmp_path / "sorted.tar").label_map) == ["background", "Background"]
+
+
+def test_a_checkpoint_without_a_width_is_of_the_full_network(model, tmp_path):
+    """As all are that were written before there was a width."""
+    for name, network in (("full", SSD300(2, pretrained=False)), ("narrow", model)):
+        state = model_state(network)
+        del state["width"]
+        save_checkpoint(tmp_path / name, state)
+    assert load_checkpoint(tmp_path / "full")["width"] == load_model(tmp_path / "full").width == 1
+    with pytest.raises(WrongFileError, match=r"narrow: its weights .*expected \(1, 512, 1, 1\)"):
+        load_checkpoint(tmp_path / "narrow")
+
+
+@pytest.mark.parametrize(
+    "width",
+    [0, -0.5, math.nan, math.inf, 1e9, 2**40, "wide", True, None, [0.25], torch.tensor(0.25)],
+    ids=lambda width: str(width)[:20],
+)
+def test_a_wrong_width_in_a_file_is_named(model, tmp_path, width):
+    save_checkpoint(tmp_path / "wrong.tar", {**model_state(model), "width": width})
+    with pytest.raises(WrongFileError, match=r"wrong\.tar: its width is .*, not a number up to 4"):
+        load_model(tmp_path / "wrong.tar")
+
+
+def test_a_width_that_is_not_that_of_the_weights_is_named(model, tmp_path):
+    save_checkpoint(tmp_path / "wrong.tar", {**model_state(model), "width": 2 * WIDTH})
+    with pytest.raises(WrongFileError, match=r"wrong\.tar: its weights are not those"):
+        load_model(tmp_path / "wrong.tar")
 
 
 def test_tensors_that_torch_compile_marked_are_read_and_not_written(model, tmp_path):

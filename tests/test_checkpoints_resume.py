@@ -13,19 +13,18 @@ import checkpoints
 import history
 import train
 from checkpoints import BEST, LAST, find_start, load_checkpoint
-from helpers.runs import PullPlugError, assert_same_training, read_history, settings
+from helpers.runs import WIDTH, PullPlugError, assert_same_training, read_history, settings
 from model import SSD300
 from runtime import read_command_line
 from train import Parameters, main
 
-# Thin as in the processes that are started
-pytestmark = pytest.mark.usefixtures("thin_base", "one_thread")
+pytestmark = pytest.mark.usefixtures("no_curves", "one_thread")
 
 
 def command(toy_folder, output_folder):
     """The command line of a run of 80 steps in 27 epochs, as a user would type it."""
     folders = f"--data-folder {toy_folder} --output-folder {output_folder}"
-    fixed = "--no-pretrained --device cpu --workers 0"
+    fixed = f"--no-pretrained --width {WIDTH} --device cpu --workers 0"
     schedule = "--batch-size 2 --iterations 5 --lr 1e-4 --precision float32 --checkpoint-every 1"
     return f"train.py {folders} {fixed} {schedule}".split()
 

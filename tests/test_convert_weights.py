@@ -7,16 +7,14 @@ import pytest
 import torch
 from torchvision.models.detection import SSD300_VGG16_Weights
 
-from checkpoints import load_checkpoint, model_state
+from checkpoints import LAST, load_checkpoint, load_model, model_state
 from convert_weights import Parameters, main
+from helpers.runs import WIDTH
 from helpers.scripts import run_script
 from model import SSD300
 from runtime import read_command_line
 
 ROOT = Path(__file__).resolve().parents[1]
-
-# Thin as toy_checkpoint
-pytestmark = pytest.mark.usefixtures("thin_base")
 
 
 # -------------------------------------------------------------------------------------- the command
@@ -64,13 +62,23 @@ def test_the_command_needs_a_name_for_the_output(no_download, tmp_path, monkeypa
 
 def test_class_names_cannot_control_the_terminal(tmp_path, capsys):
     strange = {"background": 0, "\x1b]0;title\x07\x9b31m": 1, "na\u202eme\n": 2, "한글": 3}
-    state = model_state(SSD300(4, pretrained=False, label_map=strange))
+    state = model_state(SSD300(4, pretrained=False, width=WIDTH, label_map=strange))
     torch.save(state, tmp_path / "strange.pth.tar")
     main(Parameters(str(tmp_path / "strange.pth.tar"), str(tmp_path / "ours.pth.tar")))
     (line,) = capsys.readouterr().out.splitlines()
     assert line.isprintable()
     assert "한글" in line
     assert load_checkpoint(tmp_path / "ours.pth.tar")["label_map"] == strange
+
+
+def test_the_command_keeps_the_model_of_a_run_and_leaves_out_the_rest(whole, tmp_path):
+    main(Parameters(str(whole / LAST), str(tmp_path / "ours.pth.tar")))
+    state = torch.load(tmp_path / "ours.pth.tar", weights_only=True)
+    assert set(state) == {"model", "label_map", "priors_cxcy", "input_shift", "width"}
+    converted = load_model(tmp_path / "ours.pth.tar")
+    assert converted.width == WIDTH
+    for name, weights in load_model(whole / LAST).state_dict().items():
+        assert torch.equal(converted.state_dict()[name], weights)
 
 
 def test_vocs_classes_can_be_chosen_from_cocos_only(toy_checkpoint, tmp_path):

@@ -152,7 +152,7 @@ def test_difficult_objects_are_left_out_of_training_on_request_and_never_of_eval
 ):
     monkeypatch.setattr(
         "datasets.transform",
-        lambda image, boxes, labels, difficulties, split, rng: (boxes, labels, difficulties),
+        lambda image, boxes, labels, difficulties, *_: (boxes, labels, difficulties),
     )
     dataset = PascalVOCDataset(data_folder, split, keep_difficult=keep)
     boxes, labels, difficulties = dataset[0]
@@ -325,6 +325,24 @@ def test_an_item_depends_on_seed_epoch_and_index_and_on_nothing_else(data_folder
     assert not any(all_same(first, epoch_items(dataset, 4)))
     assert not any(all_same(first, epoch_items(PascalVOCDataset(data_folder, "TRAIN", seed=8), 3)))
     assert not any(all_same(first, epoch_items(PascalVOCDataset(data_folder, "TRAIN", seed=3), 7)))
+
+
+@pytest.mark.parametrize(
+    ("options", "is_zoomed_out"), [({}, True), ({"can_zoom_out": False}, False)], ids=str
+)
+def test_items_are_zoomed_out_unless_told_otherwise(
+    options, is_zoomed_out, data_folder, monkeypatch
+):
+    calls = []
+
+    def note_call(width, height, rng):
+        calls.append(1)
+        return (0, 0, width, height)
+
+    monkeypatch.setattr("utils.zoom_out", note_call)
+    epoch_items(PascalVOCDataset(data_folder, "TRAIN", **options), 0)
+    epoch_items(PascalVOCDataset(data_folder, "TRAIN", **options), 1)
+    assert (len(calls) > 0) is is_zoomed_out
 
 
 def test_one_image_at_two_places_is_augmented_in_two_ways(data_folder):

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 import train
 from datasets import PascalVOCDataset, collate_fn
 from helpers.damage import replace_by_folder, replace_by_note, replace_by_small_image, truncate
-from helpers.runs import settings
+from helpers.runs import WIDTH, settings
 from helpers.scripts import message_of_error
 from toy_data import create_toy_data
 
@@ -62,7 +62,7 @@ def spoilt_copy(small_toy, folder, name, spoil):
     ],
 )
 def test_training_stops_with_the_path_and_the_remedy(
-    small_toy, tmp_path, thin_base, name, spoil, workers, message
+    small_toy, tmp_path, no_curves, name, spoil, workers, message
 ):
     path = spoilt_copy(small_toy, tmp_path / "toy", name, spoil)
     parameters = settings(tmp_path / "toy", tmp_path, iterations=1 / 16, workers=workers)
@@ -74,7 +74,8 @@ def test_training_stops_with_the_path_and_the_remedy(
 def test_the_script_ends_with_the_path_in_its_last_line(small_toy, tmp_path, start_script):
     path = spoilt_copy(small_toy, tmp_path / "toy", "000002.jpg", truncate)
     folders = ("--data-folder", tmp_path / "toy", "--output-folder", tmp_path)
-    script = start_script("train.py", *folders, "--no-pretrained", "--device", "cpu")
+    options = ("--no-pretrained", "--width", WIDTH, "--device", "cpu")
+    script = start_script("train.py", *folders, *options)
     assert script.wait() == 1
     assert "Traceback" not in script.printed
     message = re.split(r"[\r\n]", script.printed.strip())[-1]  # a progress bar may precede it

@@ -15,7 +15,8 @@ from unittest import mock
 import pytest
 import torch
 
-from helpers import thin
+from helpers import processes
+from helpers.runs import WIDTH
 from runtime import read_command_line
 from toy_data import create_toy_data
 from train import Parameters, main
@@ -38,15 +39,15 @@ def training_words(data_folder, output_folder):
     """The command line of 24 steps of 4 images (the last of each epoch has 2), in 8 epochs."""
     return (
         f"train.py --data-folder {data_folder} --output-folder {output_folder} --no-pretrained "
-        "--device cpu --workers 0 --batch-size 4 --iterations 3 --lr 1e-4 --precision float32 "
-        "--warm-up 0 --decay-at 1"
+        f"--width {WIDTH} --device cpu --workers 0 --batch-size 4 --iterations 3 --lr 2e-5 "
+        "--precision float32 --warm-up 0 --decay-at 1"
     ).split()
 
 
 def start_by_torchrun(n_processes, words, file):
     """Start several processes as a user does; all that they print goes into a file."""
     torchrun = f"-m torch.distributed.run --standalone --nproc_per_node={n_processes}".split()
-    command = [sys.executable, *torchrun, thin.__file__, *words]
+    command = [sys.executable, *torchrun, processes.__file__, *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     options = {"stdout": file, "stderr": file, "start_new_session": True}
     return subprocess.Popen(command, env=environment, **options)
@@ -93,11 +94,14 @@ def read_history(folder):
 def assert_close_histories(ours, theirs):
     for our, their in zip(ours, theirs, strict=True):
         for name in set(their) - {"images_per_second"}:
-            assert our[name] == pytest.approx(their[name], rel=2e-4, abs=1e-6), (our["epoch"], name)
+            # Two detections with nearly equal scores may change places
+            tolerance = 1e-4 if name == "mAP" else 1e-6
+            expected = pytest.approx(their[name], rel=2e-5, abs=tolerance)
+            assert our[name] == expected, (our["epoch"], name)
 
 
 @pytest.fixture(scope="module")
-def alone(data_folder, tmp_path_factory, thin_base, one_thread):
+def alone(data_folder, tmp_path_factory, no_curves, one_thread):
     """The folder of a run by a single process."""
     folder = tmp_path_factory.mktemp("alone")
     words = training_words(data_folder, folder)

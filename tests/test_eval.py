@@ -11,12 +11,12 @@ from torch.utils.data import DataLoader
 from checkpoints import load_model, model_state, save_checkpoint
 from datasets import PascalVOCDataset, collate_fn
 from eval import Parameters, evaluate, keep_shared_classes, main, print_average_precisions, to_cpu
+from helpers.runs import WIDTH
 from helpers.scripts import run_script
 from model import SSD300, MultiBoxLoss
 from utils import cxcy_to_gcxgcy, xy_to_cxcy
 
-# Thin as toy_checkpoint
-pytestmark = pytest.mark.usefixtures("one_thread", "thin_base")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class PerfectModel(torch.nn.Module):
@@ -132,7 +132,7 @@ def test_of_other_classes_those_that_both_have_are_compared(toy_folder, tmp_path
     (lists / "label_map.json").write_text(json.dumps({"background": 0, "sofa": 1, "person": 2}))
     model_classes = {"background": 0, "person": 1, "zebra": 2, "couch": 3}
     torch.manual_seed(0)
-    network = SSD300(4, pretrained=False, label_map=model_classes)
+    network = SSD300(4, pretrained=False, width=WIDTH, label_map=model_classes)
     state = model_state(network)
     save_checkpoint(tmp_path / "more.tar", state)
     # The same network with the classes of the lists only: rows 0 (background), 3 and 1
@@ -177,7 +177,7 @@ def test_detections_of_classes_that_the_data_lack_are_dropped():
 
 def test_a_model_without_names_is_compared_by_its_numbers(loader, toy_checkpoint):
     named = load_model(toy_checkpoint)
-    unnamed = SSD300(len(named.label_map), pretrained=False)
+    unnamed = SSD300(len(named.label_map), pretrained=False, width=WIDTH)
     unnamed.load_state_dict(named.state_dict())
     ours = evaluate(loader, unnamed, precision="float32")
     theirs = evaluate(loader, named, precision="float32")
@@ -185,7 +185,7 @@ def test_a_model_without_names_is_compared_by_its_numbers(loader, toy_checkpoint
 
 
 def test_a_model_that_shares_no_class_is_refused(loader):
-    model = SSD300(2, pretrained=False, label_map={"background": 0, "zebra": 1})
+    model = SSD300(2, pretrained=False, width=WIDTH, label_map={"background": 0, "zebra": 1})
     with pytest.raises(ValueError, match=r"knows the classes \['zebra'\], the data have"):
         evaluate(loader, model, precision="float32")
 

@@ -182,9 +182,12 @@ def test_detections_are_judged_as_the_evaluation_does():
         ("cat", 0.8, (0.0, 0.0, 9.0, 10.0)),
         ("cat", 0.7, (20.0, 0.0, 30.0, 9.0)),
         ("person", 0.6, (0.0, 20.0, 10.0, 30.0)),
+        ("car", 0.5, (0.0, 24.0, 10.0, 34.0)),
+        ("car", 0.4, (50.0, 50.0, 60.0, 60.0)),
     ]
     judgements, missed = trained_figures.judge(objects, detections)
-    assert judgements == ["right", "wrong", "ignored", "wrong"]
+    assert judgements[:3] == ["right", "found twice", "ignored"]
+    assert judgements[3:] == ["it is a car", "badly placed", "nothing there"]
     assert missed == [objects[2]]
 
 

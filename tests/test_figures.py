@@ -3,28 +3,38 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageSequence
 from torch import nn
 
+import data_figures
 import draw_figures
 import kernel_figures
 import network_figures
+import prediction_figures
 import prior_figures
 import style
 from examples import FC_BIASES, FC_IMAGE, FC_WEIGHTS, JACCARD_BOXES, OFFSETS_BOX, OFFSETS_PRIOR
 from model import FEATURE_MAPS, SSD300, AuxiliaryConvolutions, VGGBase
 from scene import OBJECTS, draw_scene
 from train import Parameters, n_steps
-from utils import cxcy_to_gcxgcy, cxcy_to_xy, find_jaccard_overlap, gcxgcy_to_cxcy, xy_to_cxcy
+from utils import (
+    cxcy_to_gcxgcy,
+    cxcy_to_xy,
+    find_jaccard_overlap,
+    gcxgcy_to_cxcy,
+    photometric_distort,
+    scale_saturation,
+    shift_hue,
+    xy_to_cxcy,
+)
 
-FIGURES, TRAINED_FIGURES = draw_figures.all_figures()
+FIGURES = draw_figures.all_figures()
 FILES = sorted(path for path in draw_figures.FOLDER.iterdir() if path.suffix in (".png", ".gif"))
 
 
 def test_every_figure_is_there_and_no_other():
-    assert not FIGURES.keys() & TRAINED_FIGURES.keys()
     assert sum(len(module.FIGURES) for module in draw_figures.MODULES) == len(FIGURES)  # none twice
-    assert {path.name for path in FILES} == FIGURES.keys() | TRAINED_FIGURES.keys()
+    assert {path.name for path in FILES} == FIGURES.keys()
 
 
 def test_there_are_many_small_files():
@@ -42,8 +52,10 @@ def test_figures_are_wide_enough_and_carry_nothing_else(path):
             assert path.stat().st_size < 300_000
         else:
             assert image.mode == "P"
-            corner = image.convert("RGBA").getpixel((0, 0))
-            assert corner[3] == 0  # outside the card's round corners the page shines through
+        for frame in ImageSequence.Iterator(image):
+            opacity = frame.convert("RGBA").getchannel("A")
+            assert opacity.getpixel((0, 0)) == 0  # outside round corners the page shines through
+            assert opacity.getpixel((image.width // 2, image.height // 2)) == 255
 
 
 @pytest.mark.parametrize("name", ["jaccard_overlap.png", "fc_to_conv_1.png"])
@@ -73,14 +85,10 @@ def test_texts_that_cover_each_other_or_are_cut_off_are_refused():
         card.image()
 
 
-def test_unknown_figures_and_missing_checkpoints_are_named(tmp_path):
+def test_unknown_figures_are_named(tmp_path):
     unknown = draw_figures.Parameters(only=("nothing.png",), output_folder=str(tmp_path))
     with pytest.raises(ValueError, match=r"nothing\.png"):
         draw_figures.main(unknown)
-    name = next(iter(TRAINED_FIGURES))
-    missing = draw_figures.Parameters(only=(name,), checkpoint=str(tmp_path / "none.tar"))
-    with pytest.raises(FileNotFoundError, match=r"train\.py --toy"):
-        draw_figures.main(missing)
 
 
 @pytest.mark.parametrize("number", range(len(OBJECTS)))
@@ -184,3 +192,75 @@ def test_shapes_in_the_figures_are_those_of_the_published_networks():
         side = FEATURE_MAPS[name].side
         assert shapes[name] == (FEATURE_MAPS[name].channels, side, side)
     assert shapes["conv3_3"][1:] == (network_figures.POOL3_SIDE,) * 2
+
+
+def test_what_the_figure_of_the_base_says_about_vgg16():
+    base = network_figures.on_meta(VGGBase)
+    shapes = network_figures.output_shapes(base, 3, 300, 300)
+    stages = network_figures.stages_of_base(base, shapes)
+    changes = {stage.heading: (stage.size, stage.note, stage.change) for stage in stages}
+    changes = {name: row for name, row in changes.items() if row[-1]}
+    assert changes == {
+        "image": ("300 × 300 × 3", "", (1, "dashed square", "224 × 224 × 3")),
+        "pool3": ("75 → 38", "rounds up", (2, "rounds down", "75 → 37")),
+        "pool5": ("19 → 19", "3 × 3, stride 1", (3, "2 × 2, stride 2", "19 → 9")),
+        "conv6": ("19 × 19 × 1024", "3 × 3, dilation 6", (5, "fc6, fully connected", "4,096")),
+        "conv7": ("19 × 19 × 1024", "1 × 1", (5, "fc7, fully connected", "4,096")),
+        "no fc8": ("", "", (4, "fc8, a score for each class", "1,000")),
+    }
+
+
+class Blocks(style.Card):
+    """A card that remembers the fronts of its blocks and its rectangles: (width, height) each."""
+
+    def __init__(self):
+        self.sizes = []
+        super().__init__(3000)
+        self.sizes.clear()  # the card itself
+
+    def block(self, x, y, width, height, depth, *args, **options):
+        self.sizes.append((width, height))
+
+    def rectangle(self, x, y, width, height, *args, **options):
+        self.sizes.append((width, height))
+
+
+def test_maps_are_drawn_in_one_scale():
+    card = Blocks()
+    auxiliary = network_figures.stages_of_auxiliary_convolutions()
+    base = network_figures.on_meta(VGGBase)
+    shapes = network_figures.output_shapes(base, 3, 300, 300)
+    of_base = [stage for stage in network_figures.stages_of_base(base, shapes) if stage.shape[1:]]
+    for stage in of_base[1:]:  # without the image
+        network_figures.draw_output(card, stage, 0, 0)
+    for stage in auxiliary:
+        network_figures.draw_auxiliary(card, stage, 1000)
+    sides = [stage.shape[1] for stage in of_base[1:]]
+    sides += [side for stage in auxiliary for side in (stage.shape[1], 10 * stage.shape[1])]
+    assert [size[0] / card.sizes[0][0] for size in card.sizes] == pytest.approx(
+        [side / sides[0] for side in sides]
+    )
+
+
+def test_the_stack_of_predictions_is_drawn_to_scale():
+    counts = {"conv4_3": 5776, "conv7": 2166, "conv11_2": 4}
+    card = Blocks()
+    middles = prediction_figures.draw_stack(card, 100, counts, ((0, 40), (60, 210)), 0.5)
+    assert card.sizes == [(40, 2888), (210, 2888), (40, 1083), (210, 1083), (40, 2), (210, 2)]
+    assert middles == {"conv4_3": 1544, "conv7": 3529.5, "conv11_2": 4072}
+
+
+@pytest.mark.parametrize(
+    ("name", "amount", "distort"),
+    [
+        ("brightness", 20, lambda pixels: pixels + 20),
+        ("contrast", 0.7, lambda pixels: pixels * 0.7),
+        ("saturation", 0.6, lambda pixels: scale_saturation(pixels, 0.6)),
+        ("hue", 0.05, lambda pixels: shift_hue(pixels, 0.05)),
+    ],
+)
+def test_a_chosen_distortion_is_the_only_one_that_is_applied(name, amount, distort):
+    pixels = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0)) * 200
+    distorted = photometric_distort(pixels, data_figures.ChosenDistortions({name: amount}))
+    assert torch.allclose(distorted, distort(pixels))
+    assert not torch.allclose(distorted, pixels)

@@ -12,10 +12,12 @@ from torch import nn
 
 from helpers.folders import LABEL_MAP
 from history import (
+    Forecast,
     NonFiniteLossError,
     Progress,
     check_weights_are_finite,
     collect_losses,
+    describe_duration,
     epoch_row,
     print_epoch,
     print_plan,
@@ -130,6 +132,212 @@ def test_weights_that_are_not_finite_are_named(value):
         check_weights_are_finite(network, 12)
 
 
+# ------------------------------------------------------------------------------------- time left
+
+
+class Clock:
+    """What tells the time in place of the module `time`."""
+
+    now = 1000.0  # seconds
+
+    def perf_counter(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("history.time", clock)
+    return clock
+
+
+def forecast_of(n_steps=1000, n_validations=2, n_validation_images=60, **parameters):
+    """A Forecast of a run with batches of four."""
+    run = run_with(batch_size=4, **{"precision": "float32", **parameters})
+    return Forecast(run, n_steps, n_validations, n_validation_images)
+
+
+def take_steps(forecast, clock, first, last, seconds_per_step):
+    """Tell a forecast of steps, as an epoch or a part of it does."""
+    for step in range(first, last + 1):
+        clock.now += seconds_per_step
+        forecast.begin(step)
+    forecast.add_steps(last)
+
+
+@pytest.fixture
+def forecasts(monkeypatch):
+    """[(time left, time)] of all that forecasts find out, whether it is told or not."""
+    found = []
+    monkeypatch.setattr(Forecast, "print_if_new", lambda _, left, now: found.append((left, now)))
+    return found
+
+
+def test_the_time_left_is_first_told_from_the_pace_of_some_steps(clock, capsys):
+    forecast = forecast_of()
+    clock.now += 50  # until the first step is done
+    forecast.begin(1)
+    forecast.add_steps(1)
+    assert capsys.readouterr().out == ""  # nothing is timed yet
+    take_steps(forecast, clock, 2, 11, 1.0)
+    # 989 steps, and two validations of 60 images: each as long as a third of 15 steps
+    assert capsys.readouterr().out == (
+        "Time left: about 17 minutes, with convolutions in float32.\n"
+    )
+
+
+def test_the_time_left_is_told_again_if_the_latest_steps_take_longer(clock, capsys):
+    forecast = forecast_of()
+    forecast.begin(1)
+    take_steps(forecast, clock, 2, 11, 1.0)
+    capsys.readouterr()
+    take_steps(forecast, clock, 12, 21, 1.1)
+    assert capsys.readouterr().out == ""
+    take_steps(forecast, clock, 22, 31, 2.2)  # 969 more of these, and two validations
+    assert capsys.readouterr().out == (
+        "Time left: about 36 minutes, with convolutions in float32.\n"
+    )
+
+
+def test_the_pace_is_that_of_all_steps_since_the_last_look(clock, forecasts):
+    forecast = forecast_of(n_validations=0)
+    forecast.begin(1)
+    take_steps(forecast, clock, 2, 11, 1.0)
+    take_steps(forecast, clock, 12, 16, 1.0)  # too early for another look
+    take_steps(forecast, clock, 17, 21, 3.0)
+    assert [left for left, _ in forecasts] == [989, 979 * 2]
+
+
+def test_looks_at_the_pace_become_rarer_but_not_than_every_ten_minutes(clock, forecasts):
+    start = clock.now
+    forecast = forecast_of()
+    forecast.begin(1)
+    for step in range(2, 40):
+        take_steps(forecast, clock, step, step, 100.0)
+    times = [now - start for _, now in forecasts]
+    assert times == [100, 200, 400, 800, 1400, 2000, 2600, 3200, 3800]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_told"),
+    [
+        (600, False),
+        (719, False),
+        (721, True),
+        (501, False),
+        (499, True),
+        (0, True),
+    ],
+)
+def test_a_change_by_a_fifth_is_told(seconds, is_told, capsys):
+    forecast = forecast_of()
+    forecast.print_if_new(700, now=100.0)
+    capsys.readouterr()
+    forecast.print_if_new(seconds, now=200.0)  # 600 were expected
+    assert (capsys.readouterr().out != "") is is_told
+    # The next change is one of what was told last
+    forecast.print_if_new(seconds, now=200.0)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_change_by_some_seconds_is_not_worth_a_line(capsys):
+    forecast = forecast_of()
+    forecast.print_if_new(30, now=0.0)
+    capsys.readouterr()
+    forecast.print_if_new(49, now=0.0)
+    assert capsys.readouterr().out == ""
+    forecast.print_if_new(51, now=0.0)
+    assert capsys.readouterr().out.startswith("Time left: about 51 seconds")
+
+
+def test_a_run_that_is_overdue_is_told_its_time_left_anew(capsys):
+    forecast = forecast_of()
+    forecast.print_if_new(100, now=0.0)
+    forecast.print_if_new(40, now=150.0)
+    assert capsys.readouterr().out.count("Time left") == 2
+
+
+def test_what_happens_between_epochs_is_not_in_the_pace_of_the_steps(clock, forecasts):
+    forecast = forecast_of(n_validations=0)
+    forecast.begin(1)
+    take_steps(forecast, clock, 2, 11, 1.0)
+    forecast.end(11)
+    forecast.end(11)  # as after an epoch without a step
+    clock.now += 300  # a validation, a checkpoint, and starting to read images again
+    take_steps(forecast, clock, 12, 22, 1.0)
+    assert [left for left, _ in forecasts] == [989, 978]
+
+
+def test_the_last_steps_of_an_epoch_count(clock, forecasts):
+    forecast = forecast_of(n_validations=0)
+    forecast.begin(1)
+    clock.now += 30.0
+    forecast.end(11)
+    assert [left for left, _ in forecasts] == [989 * 3]
+
+
+def test_a_validation_that_was_timed_replaces_the_guess(clock, forecasts):
+    forecast = forecast_of(n_validations=3)
+    forecast.begin(1)
+    take_steps(forecast, clock, 2, 11, 1.0)
+    forecast.add_validation(40.0)
+    take_steps(forecast, clock, 12, 21, 1.0)
+    forecast.add_validation(60.0)
+    take_steps(forecast, clock, 22, 41, 1.0)
+    forecast.add_validation(60.0)
+    take_steps(forecast, clock, 42, 81, 1.0)
+    expected = [989 + 3 * 5, 979 + 2 * 40, 959 + 60, 919]
+    assert [left for left, _ in forecasts] == expected
+
+
+def test_without_validation_images_only_steps_take_time(clock, forecasts):
+    forecast = forecast_of(n_validation_images=0)
+    forecast.begin(1)
+    take_steps(forecast, clock, 2, 11, 1.0)
+    assert [left for left, _ in forecasts] == [989]
+
+
+def test_one_of_several_processes_tells_the_time_left(monkeypatch, capsys):
+    monkeypatch.setattr("history.rank", lambda: 1)
+    forecast = forecast_of()
+    forecast.print_if_new(600, now=0.0)
+    assert capsys.readouterr().out == ""
+    assert forecast.expected_end == 600
+
+
+def test_the_time_left_names_the_precision(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
+    for precision in ("auto", "bfloat16"):
+        forecast_of(precision=precision).print_if_new(1000, now=0.0)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("in float32 (this processor has no fast bfloat16).")
+    assert second.endswith("in bfloat16.")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0, "0 seconds"),
+        (9.4, "9 seconds"),
+        (89, "89 seconds"),
+        (90, "1.5 minutes"),
+        (150, "2.5 minutes"),
+        (590, "9.8 minutes"),
+        (599, "10 minutes"),
+        (89 * 60, "89 minutes"),
+        (90 * 60, "1.5 hours"),
+        (9.94 * 3600, "9.9 hours"),
+        (9.96 * 3600, "10 hours"),
+        (35 * 3600, "35 hours"),
+        (36 * 3600, "1.5 days"),
+        (9.96 * 86_400, "10 days"),
+        (99 * 86_400, "99 days"),
+    ],
+)
+def test_a_duration_has_two_digits_in_the_unit_that_fits(seconds, expected):
+    assert describe_duration(seconds) == expected
+
+
 # -------------------------------------------------------------------------------------------- files
 
 
@@ -188,6 +396,13 @@ def test_versions_and_parameters_that_are_not_the_default_are_printed(capsys):
         "Versions: torch 1.2, revision abc.",
         "Parameters other than the defaults: --lr 0.5 --no-pretrained",
     ]
+
+
+def test_iterations_that_follow_from_epochs_are_not_printed(capsys):
+    print_settings(run_with(epochs=2, iterations=0.5))
+    print_settings(run_with(iterations=0.5))
+    lines = capsys.readouterr().out.splitlines()[1::2]
+    assert [line.split(": ")[1] for line in lines] == ["--epochs 2", "--iterations 0.5"]
 
 
 def test_an_epoch_is_a_line_with_its_validation_if_there_was_one(capsys):

@@ -145,6 +145,92 @@ def test_predictions_stand_in_the_order_of_the_priors(n_classes, priors):
             assert priors[prior, :2].tolist() == pytest.approx(centre)
 
 
+# -------------------------------------------------------------------------------------------- width
+
+# Numbers of channels that 64, 128, 256, 512 and 1024 become
+CHANNELS_BY_WIDTH = {
+    1.0: (64, 128, 256, 512, 1024),
+    0.25: (16, 32, 64, 128, 256),
+    1 / 3: (21, 43, 85, 171, 341),
+    1.5: (96, 192, 384, 768, 1536),
+    0.001: (1, 1, 1, 1, 1),
+}
+
+
+@pytest.mark.parametrize("width", CHANNELS_BY_WIDTH)
+def test_all_channels_but_those_of_the_input_and_the_predictions_follow_the_width(width):
+    scaled = dict(zip(CHANNELS_BY_WIDTH[1.0], CHANNELS_BY_WIDTH[width], strict=True))
+    with torch.device("meta"):
+        full = SSD300(4, pretrained=False)
+        other = SSD300(4, pretrained=False, width=width)
+    assert (full.width, other.width) == (1.0, width)
+    assert other.rescale_factors.shape == (1, scaled[512], 1, 1)
+    layers = dict(other.named_modules())
+    n_convolutions = 0
+    for name, layer in full.named_modules():
+        if not isinstance(layer, nn.Conv2d):
+            continue
+        n_convolutions += 1
+        is_first = name == "base.conv1_1"
+        is_prediction = name.startswith("pred_convs.")
+        n_in = 3 if is_first else scaled[layer.in_channels]
+        n_out = layer.out_channels if is_prediction else scaled[layer.out_channels]
+        assert layers[name].weight.shape == (n_out, n_in, *layer.kernel_size), name
+        assert layers[name].bias.shape == (n_out,), name
+    assert n_convolutions == 15 + 8 + 12
+
+
+@pytest.mark.parametrize("width", [0.001, 0.25])
+def test_the_answers_of_a_network_have_the_same_shapes_at_any_width(width, image):
+    torch.manual_seed(0)
+    network = SSD300(3, pretrained=False, width=width)
+    with torch.inference_mode():
+        locs, scores = network(image)
+        boxes, labels, _ = network.detect_objects(locs, scores, 0.01, 0.45, 10)
+    assert locs.shape == (1, 8732, 4)
+    assert scores.shape == (1, 8732, 3)
+    assert locs.isfinite().all()
+    assert scores.isfinite().all()
+    assert boxes[0].shape == (10, 4)
+    assert set(labels[0].tolist()) <= {1, 2}
+
+
+def test_a_quarter_of_the_width_takes_a_fifteenth_of_the_computation():
+    """As its docstring promises: multiplications of all convolutions, counted by their outputs."""
+
+    def n_multiplications(width):
+        with torch.device("meta"):
+            network = SSD300(6, pretrained=False, width=width)
+            counts = []
+            for layer in network.modules():
+                if isinstance(layer, nn.Conv2d):
+                    layer.register_forward_hook(
+                        lambda layer, _, out: counts.append(layer.weight[0].numel() * out.numel())
+                    )
+            network(torch.zeros(1, 3, 300, 300))
+        return sum(counts)
+
+    assert n_multiplications(1.0) / n_multiplications(0.25) == pytest.approx(15, abs=1)
+
+
+def test_a_seed_gives_the_weights_that_it_always_gave():
+    """
+    As before there was a width, so that runs can be repeated. (Another release of torch may draw
+    other numbers: then these are to be renewed.)
+    """
+    torch.manual_seed(0)
+    state = SSD300(3, pretrained=False).state_dict()
+    for name, first, last in (
+        ("base.conv1_1.weight", 0.43045020, 0.17688707),
+        ("base.conv7.weight", 0.01698771, -0.00087187),
+        ("aux_convs.conv11_2.weight", 0.03146701, -0.00038144),
+        ("pred_convs.loc_conv4_3.weight", -0.02237727, -0.01837566),
+        ("pred_convs.cl_conv11_2.weight", -0.01031217, 0.03979059),  # the last that are drawn
+    ):
+        values = state[name].flatten()[[0, -1]].tolist()
+        assert values == pytest.approx([first, last], rel=1e-4), name
+
+
 # -------------------------------------------------------------------------------- state and buffers
 
 
@@ -326,6 +412,9 @@ class ConstantBase(torch.nn.Module):
     """Features of float16 that are all the same, as a base under autocast could make them."""
 
     value = 1.0
+
+    def __init__(self, width):
+        super().__init__()
 
     def forward(self, image):
         conv4_3_feats = torch.full((len(image), 512, 38, 38), self.value, dtype=torch.float16)

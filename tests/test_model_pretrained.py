@@ -171,6 +171,13 @@ def test_an_unpretrained_network_downloads_nothing(tmp_path, hub_folder, no_netw
     assert list(tmp_path.iterdir()) == []
 
 
+def test_pretrained_weights_do_not_fit_another_width(tmp_path, hub_folder, no_network):
+    hub_folder(tmp_path)
+    with pytest.raises(ValueError, match=r"width: .* fit width 1, not 0\.5: .*pretrained=False"):
+        SSD300(2, width=0.5)
+    assert no_network == []
+
+
 class Trap:
     """An object whose pickle calls a function as it is read."""
 

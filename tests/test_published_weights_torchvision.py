@@ -346,7 +346,7 @@ def test_the_command_writes_a_checkpoint_of_ours(file, ours, tmp_path, capsys):
     assert main(parameters) == output
     assert "80 classes, person, bicycle" in capsys.readouterr().out
     state = torch.load(output, weights_only=True)
-    assert set(state) == {"model", "label_map", "priors_cxcy", "input_shift"}
+    assert set(state) == {"model", "label_map", "priors_cxcy", "input_shift", "width"}
     model = load_model(output)
     assert model.label_map == ours.label_map
     assert torch.equal(model.priors_cxcy, ours.priors_cxcy)

@@ -175,7 +175,12 @@ NOT_RUN = {
     r"--download\b|\bcoco\b": "downloads",
     r"\bbenchmark\.py\b": "takes many minutes; test_benchmark.py runs parts of it",
 }
-BASH = "".join(code.text for code in README.codes if code.language == "bash").splitlines()
+TEXT = "".join(code.text for code in README.codes if code.language == "bash")
+BASH = [
+    line.replace(".venv/bin/", "")
+    for line in TEXT.splitlines()
+    if line and not line.startswith("#")
+]
 
 
 @on_each_page
@@ -190,7 +195,7 @@ def test_commands_name_scripts_parameters_and_values_that_exist(page, capsys):
 
 
 @pytest.fixture
-def workplace(tmp_path, monkeypatch, toy_folder, toy_checkpoint, thin_base, one_thread):
+def workplace(tmp_path, monkeypatch, toy_folder, toy_checkpoint, no_curves, one_thread):
     """The current folder with what the examples need: checkpoints, a photograph, data, lists."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "toy" / "JPEGImages").mkdir(parents=True)

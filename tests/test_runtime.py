@@ -20,6 +20,7 @@ from runtime import (
     check_range,
     choose_precision,
     describe_error,
+    describe_precision,
     describe_versions,
     read_command_line,
     readable_errors,
@@ -282,6 +283,21 @@ def test_a_processor_computes_in_bfloat16_only_where_it_is_made_for_it(monkeypat
         assert choose_precision(torch.device("cpu"), "auto") == dtype
     with pytest.raises(ValueError, match="expected auto, float32, bfloat16, float16, got 'half'"):
         choose_precision(torch.device("cpu"), "half")
+
+
+def test_the_precision_is_described_with_the_reason_why_it_is_not_faster(monkeypatch):
+    cpu = torch.device("cpu")
+    for precision in ("float32", "bfloat16", "float16"):
+        assert describe_precision(cpu, precision) == f"with convolutions in {precision}"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    assert describe_precision(cpu, "auto") == "with convolutions in bfloat16"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True}, raising=False)
+    assert describe_precision(cpu, "auto") == (
+        "with convolutions in float32 (this processor has no fast bfloat16)"
+    )
+    assert describe_precision(cpu, "float32") == "with convolutions in float32"  # as was asked for
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert describe_precision(torch.device("cuda"), "auto") == "with convolutions in float16"
 
 
 # ----------------------------------------------------------------------------------------- versions

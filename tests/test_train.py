@@ -10,51 +10,23 @@ import shutil
 import pytest
 import torch
 
-import model
 import train
 from checkpoints import BEST, LAST, load_checkpoint, load_model, save_checkpoint
 from datasets import ShuffledBatches
-from eval import Evaluation
-from helpers.runs import assert_same_checkpoint, settings
+from helpers.runs import assert_same_checkpoint, small
 from history import NonFiniteLossError
-from model import SSD300, AuxiliaryConvolutions, MultiBoxLoss, VGGBase
+from model import SSD300, MultiBoxLoss
 from train import Parameters, create_optimizer, learning_rate, main, n_steps
 
-pytestmark = pytest.mark.usefixtures("thin_base", "one_thread")
+pytestmark = pytest.mark.usefixtures("no_curves", "one_thread")
 
 N_VOC_IMAGES = 16_551  # VOC2007 and VOC2012 trainval
-
-
-def small(toy_folder, output_folder=".", **changes):
-    """Parameters for one epoch of three steps on the toy data, all at the same rate."""
-    schedule = {"iterations": 0.1875, "lr": 1e-3, "warm_up": 0.0, "decay_at": (1.0,)}
-    return settings(toy_folder, output_folder, **{**schedule, **changes})
-
-
-@pytest.fixture(scope="module")
-def trained(toy_folder, tmp_path_factory, thin_base, one_thread):
-    """
-    The folder and the history of a training of one epoch, the first half of a training of two.
-    """
-    folder = tmp_path_factory.mktemp("trained")
-    return folder, main(small(toy_folder, folder))
 
 
 def taken_up(state, parameters):
     """The run that goes on from a checkpoint."""
     data_sets = train.load_data(parameters)
     return train.prepare_run(state, *data_sets, parameters, torch.device("cpu"))
-
-
-@pytest.fixture
-def validated(monkeypatch):
-    """
-    In place of validating: the parts of the epochs' rows that are in this list, in order, and then
-    none.
-    """
-    rows, evaluation = [], Evaluation({"a": math.nan}, math.nan, {})
-    monkeypatch.setattr(train, "validate", lambda *args: (evaluation, rows.pop(0) if rows else {}))
-    return rows
 
 
 # ----------------------------------------------------------------------------------------- schedule
@@ -137,7 +109,7 @@ def test_gradient_clipping_bounds_the_step(toy_folder, tmp_path, validated):
         return load_checkpoint(tmp_path / str(clip) / LAST)["model"]
 
     label_map = {"background": 0, "a": 1, "b": 2}
-    start = train.create_model(None, label_map, Parameters(pretrained=False)).state_dict()
+    start = train.create_model(None, label_map, small(toy_folder)).state_dict()
 
     def distance(weights):
         return math.sqrt(
@@ -152,7 +124,7 @@ BATCHES_OF_FIVE = {"iterations": 5 * 4 / 32, "batch_size": 5, "grad_clip": 5.0, 
 
 
 @pytest.fixture(scope="module")
-def whole_batches(toy_folder, tmp_path_factory, thin_base, one_thread):
+def whole_batches(toy_folder, tmp_path_factory, no_curves, one_thread):
     """The folder and the history of a run with batches of five of the six images, and of one."""
     folder = tmp_path_factory.mktemp("whole_batches")
     return folder, main(small(toy_folder, folder, **BATCHES_OF_FIVE))
@@ -254,12 +226,8 @@ def test_toy_settings_give_way_to_what_is_given(toy_folder, tmp_path, monkeypatc
     assert (seen[1].batch_size, seen[1].lr) == (train.TOY["batch_size"], Parameters.lr)
 
 
-def test_a_step_changes_every_weight_of_the_whole_network(
-    toy_folder, tmp_path, monkeypatch, validated
-):
-    monkeypatch.setattr(model, "VGGBase", VGGBase)
-    monkeypatch.setattr(model, "AuxiliaryConvolutions", AuxiliaryConvolutions)
-    parameters = small(toy_folder, tmp_path, iterations=1 / 32, batch_size=1)
+def test_a_step_changes_every_weight_of_the_whole_network(toy_folder, tmp_path, validated):
+    parameters = small(toy_folder, tmp_path, width=1.0, iterations=1 / 32, batch_size=1)
     label_map = {"background": 0, "a": 1, "b": 2}
     before = train.create_model(None, label_map, parameters).state_dict()
     main(parameters)
@@ -338,6 +306,9 @@ def test_weights_that_are_not_finite_are_not_saved(toy_folder, tmp_path, monkeyp
     assert all(weights.isfinite().all() for weights in state["model"].values())
 
 
+AS_DEFAULT = {"iterations": Parameters.iterations}  # and so not given beside epochs
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -356,6 +327,15 @@ def test_weights_that_are_not_finite_are_not_saved(toy_folder, tmp_path, monkeyp
         ({"decay_at": (0.5, math.nan)}, "decay_at, .*fractions of the run.*, got nan"),
         ({"warm_up": 500.0}, "warm_up, a fraction of the run: .* at most 1, got 500"),
         ({"precision": "half"}, "precision: expected auto, .*, got 'half'"),
+        ({"width": 0.0}, "width: expected a number of at most 4 and above 0, got 0.0"),
+        ({"width": 5.0}, "width: expected a number of at most 4 and above 0, got 5.0"),
+        ({"width": math.nan}, "width: expected .*, got nan"),
+        ({"freeze": -1}, "freeze: expected a number of at least 0 .*, got -1"),
+        ({"freeze": 6}, "freeze: expected a number .* of at most 5, got 6"),
+        (AS_DEFAULT | {"epochs": -1.0}, "epochs: expected a number of at least 0, got -1.0"),
+        (AS_DEFAULT | {"epochs": math.inf}, "epochs: expected a number of at least 0, got inf"),
+        ({"alpha": -0.5}, "alpha: expected a number of at least 0, got -0.5"),
+        ({"validate_every": 0}, "validate_every: expected a number above 0, got 0"),
     ],
     ids=str,
 )
@@ -518,9 +498,7 @@ def test_the_file_of_the_base_is_no_longer_needed_to_go_on(trained, toy_folder, 
     assert main(parameters) == history
 
 
-def test_the_first_process_draws_the_toy_data_and_downloads_the_base(
-    toy_folder, thin_base, monkeypatch
-):
+def test_the_first_process_draws_the_toy_data_and_downloads_the_base(toy_folder, monkeypatch):
     events = []
 
     @contextlib.contextmanager
@@ -543,7 +521,7 @@ def test_the_first_process_draws_the_toy_data_and_downloads_the_base(
     assert events[3:] == ["first", "base", "then the others"]
 
 
-def test_the_seed_decides_the_initial_weights(toy_folder, thin_base):
+def test_the_seed_decides_the_initial_weights(toy_folder):
     def weights(seed):
         model = train.create_model(None, {"background": 0, "a": 1}, small(toy_folder, seed=seed))
         return torch.cat([parameter.flatten() for parameter in model.parameters()])
@@ -562,7 +540,7 @@ def test_validation_images_are_those_of_val_lists_where_there_are_some(toy_folde
     assert train.load_data(small(tmp_path))[1].split == "VAL"
 
 
-def test_each_epoch_has_augmentations_of_its_own(toy_folder, tmp_path, thin_base, monkeypatch):
+def test_each_epoch_has_augmentations_of_its_own(toy_folder, tmp_path, monkeypatch):
     epochs = []
     monkeypatch.setattr(train.PascalVOCDataset, "set_epoch", lambda self, n: epochs.append(n))
     monkeypatch.setattr(train, "validate", lambda *args: (None, {}))
@@ -570,7 +548,7 @@ def test_each_epoch_has_augmentations_of_its_own(toy_folder, tmp_path, thin_base
     assert epochs == [0, 1]
 
 
-def test_float16_gradients_are_clipped_to_their_true_norm(toy_folder, thin_base):
+def test_float16_gradients_are_clipped_to_their_true_norm(toy_folder):
     """Not as they are while GradScaler has made them larger: they would hardly move a weight."""
     parameters = small(
         toy_folder, precision="float16", grad_clip=0.5, momentum=0.0, weight_decay=0.0

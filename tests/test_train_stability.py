@@ -17,7 +17,7 @@ from helpers.runs import settings
 from history import NonFiniteLossError
 from model import SSD300, MultiBoxLoss
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("no_curves", "one_thread")
 
 SIZE = 90, 60  # of the images, pixels
 
@@ -106,7 +106,7 @@ def test_no_augmentation_makes_a_box_vanish(size, tmp_path):
 
 
 @pytest.mark.parametrize("keep_difficult", [False, True])
-def test_batches_without_objects_train_without_harm(keep_difficult, tmp_path, thin_base):
+def test_batches_without_objects_train_without_harm(keep_difficult, tmp_path):
     """
     Images without objects, or with difficult ones only; the mean of the losses of nothing is
     nothing.
@@ -118,7 +118,7 @@ def test_batches_without_objects_train_without_harm(keep_difficult, tmp_path, th
     assert_finite(folder)
 
 
-def test_an_image_without_objects_beside_others_does_no_harm(tmp_path, thin_base):
+def test_an_image_without_objects_beside_others_does_no_harm(tmp_path):
     folder = write_data(tmp_path, [GOOD, entry(), entry(), GOOD])
     assert math.isfinite(run(folder, iterations=4 / 32)[0]["loss"])
     assert_finite(folder)
@@ -128,7 +128,7 @@ def test_an_image_without_objects_beside_others_does_no_harm(tmp_path, thin_base
 
 
 @pytest.mark.slow
-def test_the_papers_batch_and_rate_are_stable_even_without_warm_up(tmp_path, thin_base):
+def test_the_papers_batch_and_rate_are_stable_even_without_warm_up(tmp_path):
     """
     32 images a step at 1e-3 is what users report to end in NaN; the loss is a mean over objects, so
     it does not.
@@ -136,7 +136,7 @@ def test_the_papers_batch_and_rate_are_stable_even_without_warm_up(tmp_path, thi
     folder = write_data(
         tmp_path, [GOOD, entry((0, 0, *SIZE)), entry((3, 4, 5, 7), labels=[2]), entry()] * 8
     )
-    (*_, row) = run(folder, batch_size=32, iterations=3, lr=1e-3)
+    (*_, row) = run(folder, width=0.25, batch_size=32, iterations=3, lr=1e-3)
     assert math.isfinite(row["loss"])
     assert row["loss"] < 50
     assert_finite(folder)
@@ -188,7 +188,7 @@ def hostile_entries(n_images, rng):
     ("lr", "grad_clip", "warm_up", "ends"), [(0.02, 5.0, 0.1, True), (30.0, 0.0, 0.0, False)]
 )
 def test_hostile_data_end_with_finite_weights_or_a_clear_error(
-    lr, grad_clip, warm_up, ends, tmp_path, thin_base
+    lr, grad_clip, warm_up, ends, tmp_path
 ):
     """100 steps of 4 images at a rate that is high, and at one much too high."""
     entries = hostile_entries(80, np.random.default_rng(0))

@@ -168,6 +168,47 @@ def test_half_are_zoomed_out_and_half_are_flipped_independently(monkeypatch):
     assert all(within_4_sigma(count, n, 1 / 4) for count in counts.ravel()), counts
 
 
+@pytest.mark.parametrize("can_zoom_out", [True, False])
+def test_zooming_out_is_drawn_first_or_never(can_zoom_out, monkeypatch):
+    """With it, each draw is what it was before it could be left out."""
+    keep_colours(monkeypatch)
+    states = []
+
+    def note_state(window, boxes, rng):
+        states.append(rng.bit_generator.state)
+        return window
+
+    monkeypatch.setattr(utils, "random_crop", note_state)
+    scene, boxes_px = draw_scene(np.random.default_rng(3))
+    n_zoomed = 0
+    for seed in range(20):
+        transform(
+            scene,
+            *as_arguments(boxes_px),
+            "TRAIN",
+            np.random.default_rng(seed),
+            can_zoom_out=can_zoom_out,
+        )
+        rng = np.random.default_rng(seed)
+        if can_zoom_out and rng.random() < 0.5:
+            zoom_out(scene.width, scene.height, rng)
+            n_zoomed += 1
+        assert states[-1] == rng.bit_generator.state
+    assert (0 < n_zoomed < 20) is can_zoom_out
+
+
+def test_zooming_out_is_one_of_the_augmentations_unless_told_otherwise():
+    scene, boxes_px = draw_scene(np.random.default_rng(3))
+    for seed in range(6):
+        arguments = (scene, *as_arguments(boxes_px), "TRAIN")
+        images = [
+            transform(*arguments, np.random.default_rng(seed), *option)[0]
+            for option in ((), (True,), (False,))
+        ]
+        assert torch.equal(images[0], images[1])
+        assert not torch.equal(images[0], images[2])
+
+
 def test_colours_are_distorted_in_training_only(monkeypatch):
     keep_place(monkeypatch)
     colour = torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1)

@@ -111,6 +111,9 @@ def _without_words(block):
         return "heading", block.level
     if isinstance(block, Figure):
         return "figure", block.path
+    if isinstance(block, Code) and block.language == "bash":
+        lines = block.text.splitlines()
+        return "code", [line for line in lines if not line.startswith("#")]  # comments have words
     if isinstance(block, Code):
         return "code", block
     return "table", [[sorted(numbers(cell)) for cell in row] for row in block]

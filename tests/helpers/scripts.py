@@ -1,4 +1,4 @@
-"""Runs scripts with a command line: in this process, or with a thin network in one of their own."""
+"""Runs scripts with a command line, in this process or in one of their own."""
 
 import multiprocessing
 import os
@@ -8,7 +8,7 @@ import time
 import traceback
 from unittest import mock
 
-from helpers.thin import ROOT, run_as_process
+from helpers.processes import ROOT, run_as_process
 from runtime import describe_error
 
 
@@ -43,14 +43,14 @@ def message_of_error(function, *arguments):
 
 class Script:
     """
-    A thin script that runs in a process of its own. That is forked from a process that has imported
-    all it needs, so that it starts in a moment instead of three seconds.
+    A script that runs in a process of its own. That is forked from a process that has imported all
+    it needs, so that it starts in a moment instead of three seconds.
     """
 
     def __init__(self, words, output, environment):
         """For the arguments see run_as_process."""
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["helpers.thin", "train"])
+        context.set_forkserver_preload(["helpers.processes", "train"])
         self.output = output
         arguments = (words, str(output), environment)
         self.process = context.Process(target=run_as_process, args=arguments)

@@ -1,13 +1,11 @@
 """
-The scripts with a network that costs a hundredth of SSD300, so that tests can train many times: its
-base and its auxiliary convolutions are thin, its predictions, priors, loss and all else are real.
+Runs a script as the whole of a process, and can let it fail:
 
-    python tests/helpers/thin.py train.py --data-folder toy ...
+    python tests/helpers/processes.py train.py --data-folder toy ...
 
 FAIL_RANK and FAIL_STEP in the environment make one of several processes fail in a step.
 """
 
-import contextlib
 import multiprocessing
 import os
 import runpy
@@ -15,52 +13,11 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-import torch.nn.functional as F
-from torch import nn
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for the program
 
 import model
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-class ThinBase(nn.Module):
-    """Makes feature maps of the shapes that VGGBase makes."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv4_3 = nn.Conv2d(3, 512, kernel_size=4, stride=8)
-        self.conv7 = nn.Conv2d(512, 1024, kernel_size=1, groups=64)
-
-    def forward(self, image):
-        conv4_3_feats = F.relu(self.conv4_3(image))  # (N, 512, 38, 38)
-        conv7_feats = F.relu(self.conv7(F.max_pool2d(conv4_3_feats, 2)))  # (N, 1024, 19, 19)
-        return conv4_3_feats, conv7_feats
-
-
-class ThinAuxiliaryConvolutions(nn.Module):
-    """Makes feature maps of the shapes that AuxiliaryConvolutions makes, each in one step."""
-
-    def __init__(self):
-        super().__init__()
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(1024, channels, kernel_size=1, groups=64) for channels in (512, 256, 256, 256)
-        )
-
-    def forward(self, conv7_feats):
-        pooled = (F.adaptive_avg_pool2d(conv7_feats, side) for side in (10, 5, 3, 1))
-        return tuple(
-            F.relu(conv(feats)) for conv, feats in zip(self.convolutions, pooled, strict=True)
-        )
-
-
-@contextlib.contextmanager
-def thin_network():
-    """A context in which new networks are thin, and no curves, which cost steps, are drawn."""
-    thin = {"VGGBase": ThinBase, "AuxiliaryConvolutions": ThinAuxiliaryConvolutions}
-    with mock.patch.multiple(model, **thin), mock.patch("history.draw_curves"):
-        yield
 
 
 def fail_in_step(number):
@@ -78,11 +35,11 @@ def fail_in_step(number):
 
 
 def run(words):
-    """Run a script in this process, as `python word word ...` would."""
+    """Run a script in this process, as `python word word ...` would, but without drawing curves."""
     sys.argv = list(words)
     if os.environ.get("RANK", "0") == os.environ.get("FAIL_RANK"):
         fail_in_step(int(os.environ["FAIL_STEP"]))
-    with thin_network():
+    with mock.patch("history.draw_curves"):  # takes as long as many steps
         runpy.run_path(str(ROOT / words[0]), run_name="__main__")
 
 
