@@ -1,13 +1,16 @@
-"""Figures of a trained detector: what it finds in unseen drawn scenes, and its training run."""
+"""
+Figures of trained detectors: what they find in photographs and in unseen drawn scenes, and how a
+training run went. What was found stands in results.json, see record_results.py.
+"""
 
 import functools
 import json
-from pathlib import Path
 
 import torch
 
-from checkpoints import load_model
-from detect import Parameters, find_objects
+from datasets import read_image
+from detect import place_labels
+from record_results import N_SCENES, PHOTOGRAPHS, RESULTS, SCENES_SEED
 from style import (
     CLASS_COLOURS,
     HARD,
@@ -25,31 +28,34 @@ from style import (
 from toy_data import draw_toy_image
 from utils import find_jaccard_overlap
 
-SEED = 1000  # of the scenes; the toy data have another one
-N_SCENES = 20
+COLOURS = {
+    **CLASS_COLOURS,
+    "dog": "#a15c00",
+    "horse": "#2b8a3e",
+    "cow": "#495057",
+    "sheep": "#0b7285",
+}
 MIN_SCORES = (0.1, 0.3, 0.5)  # compared with each other in one figure
 MIN_SCORE = 0.3  # in the other figures, as in the examples that train.py draws
 
 
 @functools.cache
-def detections_of(checkpoint):
-    """
-    Run the detector on all scenes.
+def read_results():
+    """What record_results.py wrote."""
+    return json.loads(RESULTS.read_text(encoding="utf-8"))
 
-    :param checkpoint: path
-    :return: a list of (image, objects, detections) with scores above the lowest of MIN_SCORES; see
-        draw_toy_image and find_objects
+
+@functools.cache
+def scenes_with_detections():
     """
-    model = load_model(checkpoint)
-    classes = list(model.label_map)[1:]  # without background
-    settings = Parameters()
+    :return: a list of (image, objects, detections) with scores above the lowest of MIN_SCORES; see
+        draw_toy_image and record_results.detections_in
+    """
+    toy = read_results()["toy"]
     scenes = []
     for number in range(N_SCENES):
-        image, objects = draw_toy_image(SEED, number, classes)
-        found = find_objects(
-            image, min(MIN_SCORES), settings.max_overlap, settings.top_k, model=model
-        )
-        scenes.append((image, objects, found))
+        image, objects = draw_toy_image(SCENES_SEED, number, toy["classes"])
+        scenes.append((image, objects, toy["scenes"][number]))
     return scenes
 
 
@@ -57,27 +63,50 @@ def judge(objects, detections, min_overlap=0.5):
     """
     Compare detections, the best first, with the objects of a scene, as the evaluation does.
 
-    :return: for each detection "right", "wrong" or "ignored" (on a difficult object); and the list
-        of the missed objects
+    :return: for each detection "right", "ignored" (on a difficult object), or what is wrong with
+        it, see fault_of; and the list of the missed objects
     """
     judgements = []
     found = set()
     for name, _, box in detections:
-        same = [number for number, obj in enumerate(objects) if obj["name"] == name]
-        boxes = torch.tensor([objects[number]["box"] for number in same]).float().view(-1, 4)
-        overlaps = find_jaccard_overlap(torch.tensor([box]), boxes)[0].tolist()
-        overlap, best = max(zip(overlaps, same, strict=True), default=(0.0, None))
+        overlap, best = best_object(box, objects, name)
         if overlap > min_overlap and objects[best]["difficult"]:
             judgements.append("ignored")
         elif overlap > min_overlap and best not in found:
             judgements.append("right")
             found.add(best)
         else:
-            judgements.append("wrong")
+            judgements.append(fault_of(name, box, objects, min_overlap))
     missed = [
         obj for number, obj in enumerate(objects) if number not in found and not obj["difficult"]
     ]
     return judgements, missed
+
+
+def best_object(box, objects, name=None):
+    """
+    The object that a box overlaps most.
+
+    :param name: only objects of this class count; None: all
+    :return: the Jaccard overlap, and the number of the object; 0 and None if there is none
+    """
+    numbers = [n for n, obj in enumerate(objects) if name is None or obj["name"] == name]
+    boxes = torch.tensor([objects[n]["box"] for n in numbers]).float().view(-1, 4)
+    overlaps = find_jaccard_overlap(torch.tensor([box]), boxes)[0].tolist()
+    return max(zip(overlaps, numbers, strict=True), default=(0.0, None))
+
+
+def fault_of(name, box, objects, min_overlap):
+    """What is wrong with a detection, in a few words."""
+    overlap, _ = best_object(box, objects, name)
+    if overlap > min_overlap:
+        return "found twice"
+    if overlap > 0.1:
+        return "badly placed"
+    overlap, other = best_object(box, objects)
+    if overlap > min_overlap:
+        return f"it is a {short(objects[other]['name'])}"
+    return "nothing there"
 
 
 def above(detections, min_score):
@@ -102,69 +131,61 @@ def show_image(card, image, x, y, side):
     return card.show(image, x + (side - width) / 2, y + (side - height) / 2, width, height)
 
 
-def show_detections(card, scene, x, y, side, min_score, labels=True):
+def show_scene(card, scene, x, y, side, min_score, labels=True):
     """
     Show a scene with its detections, and its missed objects. Wrong detections are dashed.
 
     :param scene: (image, objects, detections)
-    :param labels: label the detections, where there is room
+    :param labels: label the detections
     """
     image, objects, detections = scene
     detections = above(detections, min_score)
     judgements, missed = judge(objects, detections)
     place = show_image(card, image, x, y, side)
-    taken = []
-    for (name, score, box), judgement in zip(detections, judgements, strict=True):
-        fractions = to_fractions(box, image)
-        place.box(fractions, CLASS_COLOURS[name], line=6, dashed=judgement == "wrong")
-        if labels:
-            text = f"{short(name)} {score:.2f}"
-            add_label(card, place, fractions, text, CLASS_COLOURS[name], taken)
+    for (name, _, box), judgement in zip(detections, judgements, strict=True):
+        dashed = judgement not in ("right", "ignored")
+        place.box(to_fractions(box, image), COLOURS[name], line=6, dashed=dashed)
     for obj in missed:
         place.box(to_fractions(obj["box"], image), HARD, line=4, dashed=True)
+    if labels:
+        add_labels(card, place, image, detections)
 
 
-def add_label(card, place, box, text, colour, taken):
-    """Write the label of a box, if there is room; for `taken` see free_place."""
-    at = free_place(place, box, 21 * len(text) + 20, taken)
-    if at:
-        x, y = at
-        look = {"bold": True, "background": colour}
-        card.text(x + 8, y + 6, text, SMALL, "white", "left", "top", **look)
-
-
-def free_place(place, box, width, taken, height=58):
+def add_labels(card, place, image, detections):
     """
-    Find a place for a label: above its box, inside at the top or the bottom, or below. It must lie
-    within the image and apart from other labels.
-
-    :param taken: places of the labels so far, (x, y, width); the one that is found is added
-    :return: (x, y) of its upper left corner; None if there is no room
+    Write a label for each detection, outside its box where there is room. Those that would cover a
+    better one's are left out.
     """
-    left, top = place.at(*box[:2])
-    bottom = place.at(*box[2:])[1]
-    x = max(place.x, min(left, place.x + place.width - width))
-    for y in (top - height, top, bottom - height, bottom):
-        inside = place.y <= y and y + height <= place.y + place.height
-        apart = all(
-            abs(y - other_y) >= height or x + width < other_x or other_x + other < x
-            for other_x, other_y, other in taken
-        )
-        if inside and apart:
-            taken.append((x, y, width))
-            return x, y
-    return None
+    scale = place.width / image.width
+    boxes = [[edge * scale for edge in box] for _, _, box in detections]
+    texts = [f"{short(name)} {score:.2f}" for name, score, _ in detections]
+    sizes = [(19 * len(text) + 10, 52) for text in texts]
+    labels = place_labels(boxes, sizes, (place.width, place.height))
+    taken = []
+    for label, text, (name, _, _) in zip(labels, texts, detections, strict=True):
+        if any(cover(label, other) for other in taken):
+            continue
+        taken.append(label)
+        look = {"bold": True, "background": COLOURS[name]}
+        x, y = place.x + label[0] + 7, place.y + label[1] + 12
+        card.text(x, y, text, SMALL, "white", "left", "top", **look)
 
 
-def sheet(scenes, min_score, headline):
-    """Four scenes with their detections."""
-    card = Card(1330)
-    for number, scene in enumerate(scenes):
+def cover(label, other):
+    """Whether two rectangles (x_min, y_min, x_max, y_max) overlap."""
+    return max(label[0], other[0]) < min(label[2], other[2]) and max(label[1], other[1]) < min(
+        label[3], other[3]
+    )
+
+
+def sheet(scenes, min_score, captions):
+    """Four scenes with their detections, and a caption below each."""
+    card = Card(1270)
+    for number, (scene, caption) in enumerate(zip(scenes, captions, strict=True)):
         x = 46 + 564 * (number % 2)
         y = 40 + 616 * (number // 2)
-        show_detections(card, scene, x, y, 544, min_score)
-        card.text(x + 272, y + 574, caption_of(scene, min_score), SMALL)
-    card.text(600, 1286, headline, SMALL, QUIET)
+        show_scene(card, scene, x, y, 544, min_score)
+        card.text(x + 272, y + 574, caption, SMALL)
     return card.image()
 
 
@@ -172,7 +193,8 @@ def count_results(scene, min_score):
     """How many detections of a scene are right, how many are wrong, and how many objects missed."""
     _, objects, detections = scene
     judgements, missed = judge(objects, above(detections, min_score))
-    return judgements.count("right"), judgements.count("wrong"), len(missed)
+    n_right = judgements.count("right")
+    return n_right, len(judgements) - n_right - judgements.count("ignored"), len(missed)
 
 
 def count_mistakes(scene):
@@ -181,30 +203,49 @@ def count_mistakes(scene):
     return n_wrong + n_missed
 
 
-def caption_of(scene, min_score):
-    """The results of a scene in a few words."""
-    n_right, n_wrong, n_missed = count_results(scene, min_score)
-    parts = [f"{n_right} right"]
-    if n_wrong:
-        parts.append(f"{n_wrong} wrong")
-    if n_missed:
-        parts.append(f"{n_missed} missed")
-    return ", ".join(parts)
+def mistakes_of(scene):
+    """The mistakes of a scene in a few words."""
+    _, objects, detections = scene
+    judgements, missed = judge(objects, above(detections, MIN_SCORE))
+    faults = [judgement for judgement in judgements if judgement not in ("right", "ignored")]
+    faults += [f"{short(obj['name'])} missed" for obj in missed]
+    return ", ".join(faults) or "all right"
 
 
-def detections(checkpoint):
-    """The scenes with the fewest mistakes; among equals, those with more objects first."""
-    scenes = detections_of(checkpoint)
-    ranked = sorted(scenes, key=lambda scene: count_results(scene, MIN_SCORE)[0], reverse=True)
-    ranked.sort(key=count_mistakes)
-    flawless = sum(count_mistakes(scene) == 0 for scene in scenes)
-    choice = f"the 4 best of {len(scenes)} unseen scenes, min_score {MIN_SCORE}"
-    return sheet(ranked[:4], MIN_SCORE, f"{choice}; {flawless} flawless")
+def first_picture():
+    """A photograph and a drawn scene, each with what its detector finds."""
+    card = Card(470)
+    show_photograph(card, "cat.jpg", 46, 46, 568)
+    scene = scenes_with_detections()[1]
+    side = 504  # a scene is shown in the middle of a square; this one is as high as the photograph
+    y = 46 - (side - side * scene[0].height / scene[0].width) / 2
+    show_scene(card, scene, 640, y, side, MIN_SCORE)
+    return card.image()
 
 
-def more_detections_1(checkpoint):
+def show_photograph(card, name, x, y, width):
+    """
+    Show a photograph with its detections.
+
+    :param name: file in the folder PHOTOGRAPHS
+    """
+    image = read_image(PHOTOGRAPHS / name)
+    detections = above(read_results()["animals"][name], MIN_SCORE)
+    place = card.show(image, x, y, width)
+    for label, _, box in detections:
+        place.box(to_fractions(box, image), COLOURS[label], line=6)
+    add_labels(card, place, image, detections)
+
+
+def detections():
+    """The first scenes that are not empty, without a choice."""
+    scenes = scenes_with_detections()[:4]
+    return sheet(scenes, MIN_SCORE, [mistakes_of(scene) for scene in scenes])
+
+
+def more_detections_1():
     """One scene with three values of min_score, and the results over all scenes."""
-    scenes = detections_of(checkpoint)
+    scenes = scenes_with_detections()
 
     def n_different(scene):
         return len({len(above(scene[2], min_score)) for min_score in MIN_SCORES})
@@ -220,7 +261,7 @@ def more_detections_1(checkpoint):
         x = 46 + 564 * (number % 2)
         y = 40 + 616 * (number // 2)
         # There are too many detections for labels with the lowest min_score
-        show_detections(card, scene, x, y, 544, min_score, labels=min_score > MIN_SCORES[0])
+        show_scene(card, scene, x, y, 544, min_score, labels=min_score > MIN_SCORES[0])
         card.text(x + 272, y + 574, f"min_score {min_score}", SMALL)
     card.text(600, 1290, f"all {len(scenes)} scenes:", SMALL, QUIET)
     rows = table_of_results(scenes)
@@ -239,22 +280,22 @@ def table_of_results(scenes):
     return rows
 
 
-def more_detections_2(checkpoint):
-    """The scenes with the most mistakes."""
-    scenes = detections_of(checkpoint)
-    ranked = sorted(scenes, key=count_mistakes, reverse=True)
-    headline = f"the 4 worst of {len(scenes)}: dashed boxes are wrong, thin red ones missed"
-    return sheet(ranked[:4], MIN_SCORE, headline)
+def more_detections_2():
+    """Two photographs in which the detector is wrong."""
+    card = Card(600)
+    show_photograph(card, "astronaut.jpg", 46, 46, 508)
+    show_photograph(card, "coffee.jpg", 566, 46, 588)
+    return card.image()
 
 
-def training_curves(checkpoint):
+def training_curves():
     """Loss and mean average precision after each epoch."""
-    lines = Path(checkpoint).with_name("history.jsonl").read_text(encoding="utf-8").splitlines()
-    history = [json.loads(line) for line in lines]
+    history = read_results()["history"]
     card = Card(780)
     losses = {"loss": PREDICTION, "validation_loss": INK}
     draw_curves(card, 110, "loss", history, losses, top=None)
-    draw_curves(card, 700, "mAP, validation", history, {"mAP": POSITIVE}, top=1)
+    percent = [{**row, "mAP": 100 * row["mAP"]} for row in history if "mAP" in row]
+    draw_curves(card, 700, "mAP, validation", percent, {"mAP": POSITIVE}, top=100)
     card.legend_entry(120, 724, "training", PREDICTION)
     card.legend_entry(390, 724, "validation", INK)
     return card.image()
@@ -270,18 +311,19 @@ def draw_curves(card, x, title, history, colours, top):
     :param top: the highest value of the axis; None: as the values are
     """
     axes = add_plot(card, x, 130, 450, 450)
-    epochs = [row["epoch"] for row in history]
     for name, colour in colours.items():
-        values = [row.get(name) for row in history]
-        axes.plot(epochs, values, "o-", color=colour, linewidth=5, markersize=11)
-    axes.set(xlim=(min(epochs) - 0.3, max(epochs) + 0.3), ylim=(0, top))
-    axes.set(xticks=epochs[:: 1 + len(epochs) // 8])
+        points = [(row["epoch"], row[name]) for row in history if name in row]
+        epochs, values = zip(*points, strict=True)
+        axes.plot(epochs, values, "o-", color=colour, linewidth=5, markersize=9)
+    last = history[-1]["epoch"]
+    axes.set(xlim=(0.5, last + 0.5), ylim=(0, top))
+    axes.set_xticks(range(0, last + 1, max(1, last // 5)))
     card.text(x + 225, 80, title, NORMAL, bold=True)
     card.text(x + 225, 656, "epoch", SMALL)
 
 
-FIGURES = {}
-TRAINED_FIGURES = {
+FIGURES = {
+    "first_picture.png": first_picture,
     "detections.png": detections,
     "more_detections_1.png": more_detections_1,
     "more_detections_2.png": more_detections_2,
