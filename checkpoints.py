@@ -4,6 +4,7 @@ read without running anything; and how a training run goes on from one.
 """
 
 import dataclasses
+import math
 import os
 import shutil
 from pathlib import Path
@@ -207,13 +208,14 @@ def save_run(run, is_best=False, keep_previous=True):
     save_checkpoint(folder / LAST, state, keep_previous)
 
 
-def restore_training(run, state):
+def restore_training(run, state, n_train):
     """
     Put a run back to where a checkpoint left it. What its parameters say about momentum, weight
     decay, learning rate and batch size holds from here on.
 
     :param run: train.Run, just created, its model with the checkpoint's weights
     :param state: the checkpoint
+    :param n_train: number of training images
     """
     kept = ("params", "lr")  # the rate is set in each step
     options = [
@@ -228,11 +230,16 @@ def restore_training(run, state):
 
     # Older files have a tensor of sums
     loss_sums = torch.as_tensor(state["loss_sums"], dtype=torch.float64).tolist()
-    # The batch size may have changed: steps are counted as if it had always been this one
-    scale = state["parameters"]["batch_size"] / run.parameters.batch_size
+    step = state["iteration"]
+    batch_size = run.parameters.batch_size
+    if batch_size != state["parameters"]["batch_size"]:
+        # Steps are counted as if it had always been this one. Each epoch ends with a step
+        steps_per_epoch = math.ceil(n_train / batch_size)
+        n_left_of_epoch = math.ceil((n_train - state["n_images"]) / batch_size)
+        step = (state["epoch"] + 1) * steps_per_epoch - n_left_of_epoch
     run.progress = Progress(
         epoch=state["epoch"],
-        step=round(state["iteration"] * scale),
+        step=step,
         n_images=state["n_images"],
         loss_sums=loss_sums,
         best_mAP=state["best_mAP"],

@@ -447,7 +447,7 @@ def begin_run(parameters, given):
         if "iterations" in given:
             given = given | {"epochs"}  # which would count instead
         parameters = take_over_parameters(parameters, given, state, FREE_TO_DIFFER)
-        check_parameters(parameters)
+    check_parameters(parameters)  # again: they may have changed
     if state is not None:
         parameters = take_over_width(parameters, given, state)
     check_output_folder(parameters, state)
@@ -569,7 +569,7 @@ def prepare_run(state, train_set, validation_set, parameters, device):
     model = model.to(device, memory_format=torch.channels_last)
     run = create_run(model, parameters, fingerprints)
     if parameters.checkpoint:
-        restore_training(run, state)
+        restore_training(run, state, len(train_set))
     return run
 
 
