@@ -85,7 +85,9 @@ def read_history(checkpoint):
     text = Path(checkpoint).with_name("history.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
     shown = ("epoch", "loss", "validation_loss", "mAP")
-    return [{name: round(row[name], 4) for name in shown if row.get(name)} for row in rows]
+    return [
+        {name: round(row[name], 4) for name in shown if row.get(name) is not None} for row in rows
+    ]
 
 
 def main(parameters):

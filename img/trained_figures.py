@@ -9,7 +9,7 @@ import json
 import torch
 
 from datasets import read_image
-from detect import place_labels
+from detect import place_labels, total_overlap
 from record_results import N_SCENES, PHOTOGRAPHS, RESULTS, SCENES_SEED
 from style import (
     CLASS_COLOURS,
@@ -163,19 +163,12 @@ def add_labels(card, place, image, detections):
     labels = place_labels(boxes, sizes, (place.width, place.height))
     taken = []
     for label, text, (name, _, _) in zip(labels, texts, detections, strict=True):
-        if any(cover(label, other) for other in taken):
+        if total_overlap(label, taken) > 0:
             continue
         taken.append(label)
         look = {"bold": True, "background": COLOURS[name]}
         x, y = place.x + label[0] + 7, place.y + label[1] + 12
         card.text(x, y, text, SMALL, "white", "left", "top", **look)
-
-
-def cover(label, other):
-    """Whether two rectangles (x_min, y_min, x_max, y_max) overlap."""
-    return max(label[0], other[0]) < min(label[2], other[2]) and max(label[1], other[1]) < min(
-        label[3], other[3]
-    )
 
 
 def sheet(scenes, min_score, captions):
@@ -195,12 +188,6 @@ def count_results(scene, min_score):
     judgements, missed = judge(objects, above(detections, min_score))
     n_right = judgements.count("right")
     return n_right, len(judgements) - n_right - judgements.count("ignored"), len(missed)
-
-
-def count_mistakes(scene):
-    """The number of wrong detections and missed objects of a scene."""
-    _, n_wrong, n_missed = count_results(scene, MIN_SCORE)
-    return n_wrong + n_missed
 
 
 def mistakes_of(scene):
@@ -238,7 +225,7 @@ def show_photograph(card, name, x, y, width):
 
 
 def detections():
-    """The first scenes that are not empty, without a choice."""
+    """The first four scenes, so that nobody chose them."""
     scenes = scenes_with_detections()[:4]
     return sheet(scenes, MIN_SCORE, [mistakes_of(scene) for scene in scenes])
 

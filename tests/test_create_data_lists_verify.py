@@ -34,17 +34,16 @@ def voc(tmp_path):
     return folder
 
 
+def verifying(folder, output_folder, **changes):
+    """Parameters that verify one folder."""
+    folders = {"voc07_path": str(folder), "voc12_path": "", "output_folder": str(output_folder)}
+    return Parameters(**folders, verify=True, **changes)
+
+
 def verify(folder, workers=0):
     """Run with --verify; returns the message of the error that stops it, line by line."""
     output_folder = folder.parent / "lists"
-    parameters = Parameters(
-        voc07_path=str(folder),
-        voc12_path="",
-        output_folder=str(output_folder),
-        labels=("car",),
-        verify=True,
-        workers=workers,
-    )
+    parameters = verifying(folder, output_folder, labels=("car",), workers=workers)
     message = message_of_error(main, parameters)
     assert "no lists were written" in message
     assert not output_folder.exists()
@@ -52,15 +51,7 @@ def verify(folder, workers=0):
 
 
 def test_verify_writes_the_lists_where_all_is_well(voc, capsys):
-    main(
-        Parameters(
-            voc07_path=str(voc),
-            voc12_path="",
-            output_folder=str(voc / "lists"),
-            verify=True,
-            workers=2,
-        )
-    )
+    main(verifying(voc, voc / "lists", workers=2))
     output = capsys.readouterr()
     assert "All 12 images are intact and agree with their annotations." in output.out
     assert "verifying: 100%" in output.err
@@ -114,15 +105,7 @@ def test_annotations_without_a_size_and_degenerate_boxes_are_no_faults(voc):
     (voc / "Annotations/1.xml").write_text(
         annotation_xml(CAR, size="<size><width>0</width><height>0</height></size>")
     )
-    main(
-        Parameters(
-            voc07_path=str(voc),
-            voc12_path="",
-            output_folder=str(voc / "lists"),
-            verify=True,
-            workers=0,
-        )
-    )
+    main(verifying(voc, voc / "lists", workers=0))
 
 
 def test_the_script_ends_with_the_list_of_faults(voc):
