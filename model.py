@@ -334,9 +334,11 @@ class SSD300(nn.Module):
 
         # The features of conv4_3 have another scale than those of the other maps. Those of each
         # tile are divided by their L2 norm over the channels, then multiplied by a factor that each
-        # channel learns, starting from 20 (paper, section 3.1, after ParseNet).
+        # channel learns, starting from 20 (paper, section 3.1, after ParseNet). Of fewer channels
+        # each has a larger share of the norm, so the factors of a narrow network start lower.
         (channels,) = scale_channels(width, FEATURE_MAPS["conv4_3"].channels)
-        self.rescale_factors = nn.Parameter(torch.full((1, channels, 1, 1), 20.0))
+        factor = 20.0 * width**0.5
+        self.rescale_factors = nn.Parameter(torch.full((1, channels, 1, 1), factor))
 
         default_priors = self.create_prior_boxes()
         if priors_cxcy is None:
