@@ -489,16 +489,15 @@ def start_worker(worker):
     """
     The first thing that a worker process of a DataLoader does.
 
-    Ctrl-C, and SIGTERM from a shell or a cluster, are sent to all processes of a program's group.
-    A worker ignores the one and leaves the group: the main process decides what to do, and ends its
-    workers itself.
+    Ctrl-C, and SIGTERM from a shell or a cluster such as SLURM, are sent to all processes of a
+    program. A worker ignores both: the main process decides when the run stops, and tells its
+    workers through their queues.
 
     :param worker: its number, which DataLoader passes
     """
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(os, "setpgrp"):  # not on Windows
-        os.setpgrp()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def create_loader(dataset, batches, workers, device):
