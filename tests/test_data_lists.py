@@ -9,9 +9,9 @@ import pytest
 
 from annotations import AnnotationError
 from create_data_lists import Parameters, main
-from data_lists import ListedImage, find_listed_images, read_image_ids
 from helpers.folders import CAR, annotation_xml, make_voc, object_xml, read_lists
 from utils import create_data_lists, voc_labels
+from voc_folders import ListedImage, find_listed_images, read_image_ids
 
 
 def read_summary(text):
