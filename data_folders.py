@@ -20,7 +20,14 @@ from annotations import (
     read_yolo,
 )
 from data_yaml import read_data_yaml
-from voc_folders import IMAGE_ENDINGS, FoundImages, ListedImage, find_images, same_name_error
+from voc_folders import (
+    IMAGE_ENDINGS,
+    FoundImages,
+    ListedImage,
+    find_images,
+    leave_out_trained,
+    same_name_error,
+)
 
 # ------------------------------------------------------------------------------ what can be found
 
@@ -74,6 +81,7 @@ def find_data(folder, read_size):
     if len(names) != 1:
         raise format_error(folder, names)
     found = FORMATS[names[0]].find(folder, files, read_size)
+    leave_out_trained(found)
     found.notes.insert(0, f"{folder}: {names[0]}")
     return found
 
@@ -226,9 +234,10 @@ def find_coco(folder, files, _read_size):
         images, faults = find_coco_images(coco, path, folders)
         found.splits[split or "TRAIN"] = images
         found.faults += faults
-        found.notes.append(f"{path.relative_to(files.root).as_posix()}: {len(coco.images)} images")
+        name = path.relative_to(files.root).as_posix()
+        found.notes.append(f"{name}: {len(coco.images)} images")
         if coco.n_repeated:
-            found.notes.append(f"{path}: {coco.n_repeated} repeated images are used once")
+            found.notes.append(f"{name}: {coco.n_repeated} repeated images are used once")
     check_different(found.classes, folder)
     return found
 

@@ -28,9 +28,10 @@ def divide(found, val_fraction=0.0, test_fraction=0.0, seed=0):
     :param found: FoundImages; its splits are changed
     :param val_fraction, test_fraction: of the images that are not tested or validated on otherwise
     :param seed: another one draws other images
+    :raises FileNotFoundError, AnnotationError: the first of the faults that were found
     :raises ValueError: the data have such a set, or there are too few images
     """
-    leave_out_trained(found)
+    check_complete(found)
     train = found.splits["TRAIN"]
     order = sorted(train, key=lambda image: draw_key(image, found.folders, seed))
     options = (("TEST", "--test-fraction", test_fraction), ("VAL", "--val-fraction", val_fraction))
@@ -55,20 +56,10 @@ def divide(found, val_fraction=0.0, test_fraction=0.0, seed=0):
     found.splits["TRAIN"] = [image for image in train if image.image in left]
 
 
-def leave_out_trained(found):
-    """Leave those images out of the validation set that are trained on."""
-    if "VAL" not in found.splits:
-        return
-    trained = {image.image for image in found.splits["TRAIN"]}
-    validation = found.splits.pop("VAL")
-    kept = [image for image in validation if image.image not in trained]
-    if len(kept) < len(validation):
-        print(
-            f"VAL: {len(validation) - len(kept)} of {len(validation)} images are trained on as "
-            "well: they are left out of VAL"
-        )
-    if kept:
-        found.splits["VAL"] = kept
+def check_complete(found):
+    """Raise the first of the faults that were found."""
+    if found.faults:
+        raise found.faults[0]
 
 
 def draw_key(image, folders, seed):
@@ -119,8 +110,7 @@ def write_data_lists(found, output_folder, labels=voc_labels):
     :raises AnnotationError: an annotation cannot be used, or a class is not among the labels
     :raises ValueError: wrong labels, or no training image is left
     """
-    if found.faults:
-        raise found.faults[0]
+    check_complete(found)
     check_labels(labels)
     print_images_in_both_splits(found.splits)
     splits = [split for split in ("TRAIN", "VAL", "TEST") if split in found.splits]

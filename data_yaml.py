@@ -12,8 +12,11 @@ YAML_REMEDY = (
     "write names: [first, second, ...], or leave `names` out and write classes.txt, with a name on "
     "each line"
 )
-# An item of a list: in single quotes, in double quotes, or plain
-ITEM = re.compile(r"""(\s*'(?:[^']|'')*'\s*|\s*"[^"]*"\s*|[^,'"\[\]{}]*)(?:,|$)""")
+# An item in brackets, up to its comma: in single quotes, in double quotes (after the number that a
+# mapping has), or plain
+ITEM = re.compile(
+    r"""(\s*(?:\d+\s*:\s*)?'(?:[^']|'')*'\s*|\s*(?:\d+\s*:\s*)?"[^"]*"\s*|[^,'"\[\]{}]*)(?:,|$)"""
+)
 
 
 def read_data_yaml(path):

@@ -59,7 +59,24 @@ def find_images(voc07_path, voc12_path):
         images, faults = find_listed_images(folder, image_set)
         found.splits.setdefault(split, []).extend(images)
         found.faults.extend(faults)
+    leave_out_trained(found)
     return found
+
+
+def leave_out_trained(found):
+    """Leave those images out of the validation set that are trained on."""
+    if "VAL" not in found.splits:
+        return
+    trained = {image.image for image in found.splits["TRAIN"]}
+    validation = found.splits.pop("VAL")
+    kept = [image for image in validation if image.image not in trained]
+    if len(kept) < len(validation):
+        print(
+            f"VAL: {len(validation) - len(kept)} of {len(validation)} images are trained on as "
+            "well: they are left out of VAL"
+        )
+    if kept:
+        found.splits["VAL"] = kept
 
 
 def training_sets(folder):
