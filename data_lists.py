@@ -183,8 +183,10 @@ def listed_labels(images, found):
     no_classes = {"background", *(name.lower() for name in found.groups)} - used
     left_out = [name for name in found.classes if name.lower() in no_classes]
     if left_out:
-        shown = printable(", ".join(left_out))
-        print(f"Left out of the classes, since they are groups or background, and unused: {shown}")
+        print(
+            "Classes left out, as they name a group of classes or the background, and no object "
+            f"has them: {printable(', '.join(left_out))}"
+        )
     return [name for name in found.classes if name not in left_out]
 
 
@@ -268,6 +270,8 @@ def print_summary(split, images, kept, label_map):
         f"\n{split}: {len(images)} images listed, {len(kept)} kept, "
         f"{len(images) - len(kept)} left out (no usable object)"
     )
+    if not images:
+        return
     print(f"  {'class':<20}" + "".join(f"  {column}" for column in COLUMNS))
     for name, count in counts.items():
         print_row(printable(name), count)

@@ -343,7 +343,7 @@ def test_a_group_that_has_objects_and_a_class_that_is_its_own_group_stay(tmp_pat
     found = find_data(folder, read_image_size)
     write_data_lists(found, tmp_path / "lists", "auto")
     assert list(read_lists(tmp_path / "lists")["label_map"]) == ["background", "cat", "dog"]
-    assert "unused: animal, Background" in capsys.readouterr().out
+    assert "no object has them: animal, Background" in capsys.readouterr().out
     content["annotations"].append({**content["annotations"][0], "category_id": 6})
     (folder / "annotations/instances_default.json").write_text(json.dumps(content))
     found = find_data(folder, read_image_size)

@@ -26,7 +26,7 @@ NAMES = {0: "cat", 1: "traffic light", 2: "driver's seat"}
         "names:\n- cat\n- 'traffic light'\n- driver's seat\nother:\n- x: 1\n",
         "names:\n  0: cat\n  1: traffic light\n  2: driver's seat\n",
         "names: {0: cat, 1: 'traffic light', 2: \"driver's seat\"}",
-        "---\n# by hand\nnc: 3  # all\nnames:\n\n  1: traffic light\n  0: cat\n  2: driver's seat\n",
+        "---\n# mine\nnc: 3  # all\nnames:\n\n  1: traffic light\n  0: cat\n  2: driver's seat\n",
         '\ufeffnames: [cat, traffic light, "driver\'s seat"]\r\nroboflow:\r\n  license: a: b\r\n',
     ],
 )
