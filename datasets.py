@@ -211,6 +211,19 @@ def read_image(path, remedy="replace it"):
         return image
 
 
+def read_image_size(path):
+    """
+    (width, height) of the upright image in a file. Of most formats, only the header is decoded.
+
+    :raises ValueError: see read_image
+    """
+    with describe_image_errors(path, "replace it"):
+        image = open_image(path)
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    # 5 to 8: the camera was held sideways
+    return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
+
+
 class ImageFile:
     """
     An image file that is not decoded before it is known how large the result will be. A JPEG
@@ -338,7 +351,7 @@ class PascalVOCDataset(Dataset):
 
     def __getitem__(self, i):
         leave_out = (
-            "take it out of ImageSets/Main and make the lists again (create_data_lists.py --verify "
+            "take it out of the data and make the lists again (create_data_lists.py --verify "
             "finds all such faults)"
         )
         image = ImageFile(self.images[i], f"replace it, or {leave_out}")

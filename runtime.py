@@ -35,7 +35,8 @@ def read_command_line(parameters_class, description, argv=None, positional=()):
         boolean (--x / --no-x) or a tuple (any number of values)
     :param description: what the script does
     :param argv: the arguments; by default those of the program
-    :param positional: names of the fields that take the arguments without a flag, in order
+    :param positional: names of the fields that take the arguments without a flag, in order; a
+        question mark after a name says that it may be left out
     :return: the parameters, and the set of the names that were given explicitly
     """
     # SUPPRESS: a parameter that was not given is absent from the result
@@ -51,7 +52,7 @@ def read_command_line(parameters_class, description, argv=None, positional=()):
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
         help_text = _help_text(field.default, comment)
-        _add_argument(groups[title], field, help_text, field.name in positional)
+        _add_argument(groups[title], field, help_text, positional)
     given = vars(parser.parse_args(argv))
     values = {
         name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
@@ -98,12 +99,14 @@ def _help_text(default, comment):
     return text.replace("%", "%%")  # argparse formats it
 
 
-def _add_argument(parser, field, help_text, is_positional):
+def _add_argument(parser, field, help_text, positional):
     """Add one parameter to the command line, or to a group of it."""
     default = field.default
     flag = "--" + field.name.replace("_", "-")
-    if is_positional:
+    may_be_left_out = f"{field.name}?" in positional
+    if may_be_left_out or field.name in positional:
         nargs = "+" if isinstance(default, tuple) else None
+        nargs = "?" if may_be_left_out else nargs
         metavar = field.name.upper().removesuffix("S")
         parser.add_argument(field.name, nargs=nargs, metavar=metavar, help=help_text)
     elif isinstance(default, bool):

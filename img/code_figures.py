@@ -36,22 +36,28 @@ CODE_FILES = {
     "model": Box(523, 970, 118, "network, loss"),
     "safe_loading": Box(1004, 970, 178, "reads files safely"),
     "utils": Box(600, 1120, 203, "boxes, transforms, mAP"),
-    "data_lists": Box(485, 1280, 105, "VOC to lists"),
-    "downloads": Box(180, 1440, 162, "fetches files"),
-    "annotations": Box(777, 1440, 405, "names of classes, objects in VOC's XML"),
-    "runtime": Box(600, 1580, 582, "command line, device, processes (arrows to it are left out)"),
+    "data_folders": Box(184, 960, 150, "finds images"),
+    "data_lists": Box(485, 1260, 105, "writes lists"),
+    "data_yaml": Box(150, 1160, 110, "YOLO's"),
+    "voc_folders": Box(476, 1410, 126, "finds VOC's"),
+    "downloads": Box(180, 1560, 162, "fetches files"),
+    "annotations": Box(777, 1560, 405, "classes, objects in XML, JSON, text"),
+    "runtime": Box(600, 1700, 582, "command line, device, processes (arrows to it are left out)"),
 }
 FOR_ALL = "runtime"
 # Where arrows start and end, x in pixels, if they would otherwise cross a box
 DETOURS = {
-    ("create_data_lists", "downloads"): (40, 40),
+    ("create_data_lists", "downloads"): (24, 24),
+    ("create_data_lists", "data_folders"): (48, 48),
     ("create_data_lists", "datasets"): (280, 642),
     ("toy_data", "data_lists"): (300, 395),
+    ("data_folders", "voc_folders"): (250, 370),
+    ("data_yaml", "annotations"): (120, 382),
     ("eval", "checkpoints"): (570, 880),
     ("eval", "datasets"): (540, 670),
     ("detect", "checkpoints"): (760, 940),
     ("checkpoints", "published_weights"): (1125, 1125),
-    ("model", "downloads"): (410, 300),
+    ("model", "downloads"): (410, 250),
 }
 
 
@@ -99,7 +105,7 @@ def is_script(name):
 
 def architecture_of_code():
     """The files, and which builds on which."""
-    card = Card(1760)
+    card = Card(1880)
     card.rectangle(388, 30, 424, 1172, fill=mix(MARK, share=0.75), radius=18, layer=1)
     card.text(178, 68, "data", NORMAL, QUIET, bold=True)
     card.text(600, 68, "the detector", NORMAL, QUIET, bold=True)
@@ -109,10 +115,10 @@ def architecture_of_code():
     for name, used in direct_imports().items():
         for other in sorted(used - {FOR_ALL}):
             draw_import(card, name, other)
-    card.rectangle(44, 1680, 60, 44, mix(OBJECT), OBJECT, 4)
-    card.text(122, 1702, "can be run", SMALL, align="left")
-    card.arrow((420, 1702), (500, 1702), INK, 4)
-    card.text(520, 1702, "builds on (and on what is below)", SMALL, align="left")
+    card.rectangle(44, 1800, 60, 44, mix(OBJECT), OBJECT, 4)
+    card.text(122, 1822, "can be run", SMALL, align="left")
+    card.arrow((420, 1822), (500, 1822), INK, 4)
+    card.text(520, 1822, "builds on (and on what is below)", SMALL, align="left")
     return card.image()
 
 

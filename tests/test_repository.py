@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each file may import from those in the lines before its own
 ORDER = (
     ("annotations", "downloads", "runtime", "toy_drawings"),
-    ("data_lists",),
+    ("data_yaml", "voc_folders"),
+    ("data_folders", "data_lists"),
     ("history", "utils"),
     ("datasets", "model"),
     ("safe_loading",),

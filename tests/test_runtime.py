@@ -129,6 +129,13 @@ def test_wrong_arguments_stop_with_a_message(argv, complaint, capsys):
     assert complaint in capsys.readouterr().err
 
 
+def test_a_positional_argument_may_be_left_out():
+    places = ("output_folder?",)
+    assert read_command_line(Example, "does", [], positional=places) == (Example(), set())
+    parameters, given = read_command_line(Example, "does", ["here", "--toy"], positional=places)
+    assert (parameters.output_folder, given) == ("here", {"output_folder", "toy"})
+
+
 def test_a_positional_argument_is_asked_for(capsys):
     with pytest.raises(SystemExit) as stop:
         read_command_line(Example, "does", [], positional=("images",))
