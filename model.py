@@ -56,8 +56,8 @@ class FeatureMap(NamedTuple):
 # 0.2 to 0.9; conv4_3 has 0.1.
 # DEVIATION(prior-scales): the authors' released code spaces the scales a little differently (0.1,
 # 0.2, 0.37 ... 0.88, last extra prior 0.96), centres the priors of a map by its stride in pixels,
-# and does not cap their width and height. These are the numbers of the paper's text and of the
-# published tutorial's checkpoints (last extra prior 1).
+# and does not cap their width and height (train.py --priors released). These are the numbers of the
+# paper's text and of the published tutorial's checkpoints (last extra prior 1).
 FEATURE_MAPS = {
     "conv4_3": FeatureMap(38, 512, 0.1, (1.0, 2.0, 1 / 2)),
     "conv7": FeatureMap(19, 1024, 0.2, (1.0, 2.0, 3.0, 1 / 2, 1 / 3)),
