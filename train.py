@@ -68,6 +68,7 @@ from runtime import (
     world_size,
 )
 from toy_data import TOY_CLASSES, TOY_IMAGES, create_toy_data
+from utils import send
 
 
 @dataclass
@@ -112,7 +113,7 @@ class Parameters:
     validate_every: int = 1  # epochs between validations; the last epoch always has one
     log_every: int = 10  # steps after which the losses are read and shown
     workers: int = 4  # extra processes per GPU that read and prepare images; 0: no extra ones
-    device: str = "auto"  # cuda, cpu, or auto for a GPU if there is one
+    device: str = "auto"  # cpu, cuda, mps, xpu, or auto for a GPU if there is one
     precision: str = "auto"  # of convolutions: float32, bfloat16, float16, or auto for the fastest
     compile: bool = False  # run the network through torch.compile, which takes minutes at first
 
@@ -279,7 +280,7 @@ def take_step(images, boxes, labels, run):
     """
     parameters = run.parameters
     device = run.model.priors_cxcy.device
-    images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+    images = send(images, device, memory_format=torch.channels_last)
     true_classes, true_locs = run.criterion.match(boxes, labels)
     n_positives = sum_over_processes((true_classes > 0).sum())  # of the whole batch
 
