@@ -22,6 +22,7 @@ from published_weights import (
     check_weights,
     check_width,
     download_coco,
+    name_priors,
     to_checkpoint,
 )
 from runtime import rank
@@ -456,6 +457,28 @@ def take_over_width(parameters, given, state):
         )
     print(f"width: {width} as in {file}.")
     return dataclasses.replace(parameters, width=width)
+
+
+def take_over_priors(parameters, given, state):
+    """
+    The offsets that a network predicts are relative to its priors, so it keeps those of its file.
+
+    :param parameters, given: see take_over_parameters
+    :param state: the checkpoint that the run begins with
+    :return: train.Parameters
+    :raises ValueError: others were given explicitly
+    """
+    priors = name_priors(state["priors_cxcy"])
+    if priors == parameters.priors:
+        return parameters
+    file = parameters.checkpoint or parameters.start_from
+    if "priors" in given:
+        raise ValueError(
+            f"--priors {parameters.priors}: {file} has priors of its own ({priors}), which its "
+            "weights belong to: leave out --priors, or begin a new run without these weights"
+        )
+    print(f"priors: {priors} as in {file}.")
+    return dataclasses.replace(parameters, priors=priors)
 
 
 def check_same_data(state, checkpoint, label_map, fingerprints, data_folder):

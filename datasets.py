@@ -530,5 +530,6 @@ def create_loader(dataset, batches, workers, device):
         num_workers=workers,
         worker_init_fn=start_worker,
         persistent_workers=workers > 0,
-        pin_memory=device.type == "cuda",  # lets the copy to a GPU overlap with computing
+        # Lets the copy to a GPU overlap with computing; Apple's share the processor's memory
+        pin_memory=device.type in ("cuda", "xpu"),
     )

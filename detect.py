@@ -35,7 +35,7 @@ class Parameters:
     # Results: where and how they are drawn, and what computes
     font: str = ""  # TrueType or OpenType file for the labels, instead of Pillow's own font
     output_folder: str = "detections"  # where the images with the objects drawn go
-    device: str = "auto"  # cuda, cpu, or auto for a GPU if there is one
+    device: str = "auto"  # cpu, cuda, mps, xpu, or auto for a GPU if there is one
 
 
 # ---------------------------------------------------------------------------------------- detecting

@@ -25,7 +25,7 @@ from runtime import (
     readable_errors,
     world_size,
 )
-from utils import calculate_mAP, check_metric
+from utils import calculate_mAP, check_metric, send
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Parameters:
     # Machine: what computes, and how
     batch_size: int = 32  # images at a time
     workers: int = 4  # processes per GPU that read and prepare images; 0: none but this one
-    device: str = "auto"  # cuda, cpu, or auto for a GPU if there is one
+    device: str = "auto"  # cpu, cuda, mps, xpu, or auto for a GPU if there is one
     precision: str = "auto"  # of convolutions: float32, bfloat16, float16, or auto for the fastest
 
     # Measuring: as published figures were measured (paper, section 3.7; VOC2007 devkit)
@@ -106,7 +106,7 @@ def evaluate(
     for images, *truth in tqdm(
         test_loader, "evaluating", unit="batch", leave=False, disable=rank() > 0
     ):
-        images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+        images = send(images, device, memory_format=torch.channels_last)
         with autocast(device, precision):
             predictions = model(images)  # locs (N, 8732, 4) and scores (N, 8732, n_classes)
         detections = model.detect_objects(*predictions, min_score, max_overlap, top_k)

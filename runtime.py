@@ -178,26 +178,48 @@ def describe_error(error):
 # --------------------------------------------------------------------------- device and precision
 
 
+# The kinds of devices, and how several processes combine their gradients on each: Apple's GPUs have
+# no way to
+BACKENDS = {"cpu": "gloo", "cuda": "nccl", "xpu": "xccl", "mps": None}
+
+
+def find_gpu():
+    """The kind of this machine's GPU, cuda (AMD's too), mps or xpu; cpu if there is none."""
+    if not torch.accelerator.is_available():
+        return "cpu"
+    kind = torch.accelerator.current_accelerator().type
+    return kind if kind in BACKENDS else "cpu"
+
+
 def choose_device(name):
     """
-    :param name: "auto" for a GPU if there is one, "cpu", "cuda", or one of several, like "cuda:1"
+    :param name: "auto" for a GPU if there is one, "cpu", "cuda", "mps", "xpu", or one of several,
+        like "cuda:1"
     :return: torch.device
-    :raises ValueError: there is no such device here
+    :raises ValueError: there is no such device here, or several processes cannot share it
     """
+    several = world_size() > 1
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and world_size() > 1:  # torchrun numbers the processes of a machine
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
+        name = find_gpu()
+        if several and BACKENDS[name] is None:
+            name = "cpu"
+    if name in ("cuda", "xpu") and several:  # torchrun numbers the processes of a machine
+        name = f"{name}:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):  # others lack float64, or are untried
-            raise RuntimeError("only cpu and cuda are supported")
+        if device.type not in BACKENDS:
+            raise RuntimeError(f"only {', '.join(BACKENDS)} are supported")
+        if several and BACKENDS[device.type] is None:
+            raise RuntimeError("several processes cannot combine their gradients on it")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"--device {name}: not available here ({reason}): use --device cpu"
         ) from error
+    if device.index is not None and device.type in ("cuda", "xpu"):
+        # What pins memory, and whatever else names no device, would take room on the first one
+        torch.accelerator.set_device_index(device.index)
     return device
 
 
@@ -221,7 +243,7 @@ def choose_precision(device, precision):
 
     :param device: torch.device
     :param precision: "float32", "bfloat16", "float16", or "auto": bfloat16 where the hardware
-        computes in it, else float16 on a GPU and float32 on a CPU
+        computes in it, else float16 on a CUDA GPU and float32 elsewhere
     :return: torch.dtype
     :raises ValueError: another precision
     """
@@ -231,6 +253,10 @@ def choose_precision(device, precision):
     if device.type == "cuda":  # bfloat16 came with Ampere, compute capability 8.0
         has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)
         return torch.bfloat16 if has_bfloat16 else torch.float16
+    if device.type == "xpu":
+        return torch.bfloat16 if torch.xpu.is_bf16_supported() else torch.float32
+    if device.type == "mps":  # what is safe; whether the others are faster was not tried
+        return torch.float32
     # Releases of torch before get_capabilities have no public way to ask: float32 there
     capabilities = {}
     if hasattr(torch.cpu, "get_capabilities"):
@@ -254,7 +280,9 @@ def autocast(device, precision):
     boxes stay in float32. For the arguments and the error see choose_precision.
     """
     dtype = choose_precision(device, precision)
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+    if dtype == torch.float32:  # which autocast may warn of, even where it is not enabled
+        return torch.autocast(device.type, enabled=False)
+    return torch.autocast(device.type, dtype=dtype)
 
 
 def describe_versions():
@@ -288,7 +316,7 @@ def process_group():
     if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun sets it
         yield
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group(process_group_backend())
     silence = contextlib.redirect_stdout(None) if rank() > 0 else contextlib.nullcontext()
     with silence, warnings.catch_warnings():
         # About rescale_factors, (1, 512, 1, 1), whose memory is the same in every layout
@@ -296,6 +324,14 @@ def process_group():
         yield
     # Not after an error: the other processes may be waiting, and torchrun ends them
     dist.destroy_process_group()
+
+
+def process_group_backend():
+    """What init_process_group is told: how the processes talk, on CPUs and on the GPUs here."""
+    backend = BACKENDS[find_gpu()]
+    if backend in (None, "gloo"):
+        return "gloo"
+    return f"cpu:gloo,{find_gpu()}:{backend}"
 
 
 def world_size():

@@ -31,6 +31,7 @@ from checkpoints import (
     save_run,
     take_output_folder,
     take_over_parameters,
+    take_over_priors,
     take_over_width,
 )
 from datasets import PascalVOCDataset, ShuffledBatches, create_loader, ordered_batches
@@ -47,7 +48,7 @@ from history import (
     write_history,
 )
 from model import MAX_WIDTH, SSD300, MultiBoxLoss
-from published_weights import load_base_weights, match_classes
+from published_weights import OTHER_PRIORS, PRIORS, load_base_weights, match_classes
 from runtime import (
     StopRequest,
     as_command_line,
@@ -67,6 +68,7 @@ from runtime import (
     world_size,
 )
 from toy_data import TOY_CLASSES, TOY_IMAGES, create_toy_data
+from utils import send
 
 
 @dataclass
@@ -83,6 +85,7 @@ class Parameters:
     start_from: str = ""  # begin a new run from the weights of a detector: a file, or coco
     pretrained: bool = True  # start the base from ImageNet weights (528 MB, downloaded once)
     base_weights: str = ""  # start the base from this file: vgg16_reducedfc.pth, as the paper did
+    priors: str = "paper"  # paper, or released: those of the authors' code, of which none is capped
     width: float = 1.0  # factor for the channels of all layers; others than 1 start from scratch
     freeze: int = 0  # groups of the base's convolutions, conv1 to conv5, that do not learn
 
@@ -110,7 +113,7 @@ class Parameters:
     validate_every: int = 1  # epochs between validations; the last epoch always has one
     log_every: int = 10  # steps after which the losses are read and shown
     workers: int = 4  # extra processes per GPU that read and prepare images; 0: no extra ones
-    device: str = "auto"  # cuda, cpu, or auto for a GPU if there is one
+    device: str = "auto"  # cpu, cuda, mps, xpu, or auto for a GPU if there is one
     precision: str = "auto"  # of convolutions: float32, bfloat16, float16, or auto for the fastest
     compile: bool = False  # run the network through torch.compile, which takes minutes at first
 
@@ -277,7 +280,7 @@ def take_step(images, boxes, labels, run):
     """
     parameters = run.parameters
     device = run.model.priors_cxcy.device
-    images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+    images = send(images, device, memory_format=torch.channels_last)
     true_classes, true_locs = run.criterion.match(boxes, labels)
     n_positives = sum_over_processes((true_classes > 0).sum())  # of the whole batch
 
@@ -450,6 +453,7 @@ def begin_run(parameters, given):
     check_parameters(parameters)  # again: they may have changed
     if state is not None:
         parameters = take_over_width(parameters, given, state)
+        parameters = take_over_priors(parameters, given, state)
     check_output_folder(parameters, state)
     train_set, validation_set = load_data(parameters)
     parameters = set_iterations(parameters, len(train_set))
@@ -618,7 +622,13 @@ def create_model(state, label_map, parameters):
         return build_model({**state, "model": weights, "label_map": label_map})
     with first_process_first():  # it downloads the base
         pretrained = parameters.pretrained and not parameters.base_weights
-        model = SSD300(len(label_map), pretrained, width=parameters.width, label_map=label_map)
+        model = SSD300(
+            len(label_map),
+            pretrained,
+            priors_cxcy=PRIORS[parameters.priors](),
+            width=parameters.width,
+            label_map=label_map,
+        )
     if parameters.base_weights:
         base, input_shift = load_base_weights(parameters.base_weights)
         model.base.load_state_dict(base)
@@ -638,6 +648,8 @@ def check_parameters(parameters):
     check_range("freeze", parameters.freeze, low=0, high=5)
     check_range("width", parameters.width, above=0, high=MAX_WIDTH)
     is_new = not parameters.checkpoint and not parameters.start_from
+    if parameters.priors not in PRIORS and (is_new or parameters.priors != OTHER_PRIORS):
+        raise ValueError(f"priors: expected {' or '.join(PRIORS)}, got {parameters.priors!r}")
     if parameters.width != 1 and is_new and (parameters.pretrained or parameters.base_weights):
         raise ValueError(
             f"--width {parameters.width}: published weights have width 1, so other widths begin "
