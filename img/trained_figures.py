@@ -34,6 +34,9 @@ COLOURS = {
     "horse": "#2b8a3e",
     "cow": "#495057",
     "sheep": "#0b7285",
+    "RBC": "#c92a2a",
+    "WBC": "#1864ab",
+    "Platelets": "#5c940d",
 }
 MIN_SCORES = (0.1, 0.3, 0.5)  # compared with each other in one figure
 MIN_SCORE = 0.3  # in the other figures, as in the examples that train.py draws
@@ -200,24 +203,22 @@ def mistakes_of(scene):
 
 
 def first_picture():
-    """A photograph and a drawn scene, each with what its detector finds."""
+    """Two photographs, each with what its detector finds."""
     card = Card(470)
-    show_photograph(card, "cat.jpg", 46, 46, 568)
-    scene = scenes_with_detections()[1]
-    side = 504  # a scene is shown in the middle of a square; this one is as high as the photograph
-    y = 46 - (side - side * scene[0].height / scene[0].width) / 2
-    show_scene(card, scene, 640, y, side, MIN_SCORE)
+    show_photograph(card, "animals", "cat.jpg", 46, 46, 568)
+    show_photograph(card, "blood", "blood_cells.jpg", 640, 46, 514)
     return card.image()
 
 
-def show_photograph(card, name, x, y, width):
+def show_photograph(card, detector, name, x, y, width):
     """
     Show a photograph with its detections.
 
+    :param detector: "animals" or "blood"
     :param name: file in the folder PHOTOGRAPHS
     """
     image = read_image(PHOTOGRAPHS / name)
-    detections = above(read_results()["animals"][name], MIN_SCORE)
+    detections = above(read_results()[detector][name], MIN_SCORE)
     place = card.show(image, x, y, width)
     for label, _, box in detections:
         place.box(to_fractions(box, image), COLOURS[label], line=6)
@@ -270,8 +271,8 @@ def table_of_results(scenes):
 def more_detections_2():
     """Two photographs in which the detector is wrong."""
     card = Card(600)
-    show_photograph(card, "astronaut.jpg", 46, 46, 508)
-    show_photograph(card, "coffee.jpg", 566, 46, 588)
+    show_photograph(card, "animals", "astronaut.jpg", 46, 46, 508)
+    show_photograph(card, "animals", "coffee.jpg", 566, 46, 588)
     return card.image()
 
 
