@@ -1,4 +1,7 @@
-"""Evaluate a checkpoint: the average precision of each class on the test images, and the mean."""
+"""
+Evaluate a checkpoint, or files of detections: the average precision of each class on the test
+images, and the mean.
+"""
 
 import math
 from dataclasses import dataclass
@@ -12,10 +15,12 @@ from tqdm import tqdm
 from annotations import printable
 from checkpoints import load_model
 from datasets import PascalVOCDataset, create_loader, ordered_batches
+from detection_files import check_names, read_detections, save_detections
 from model import number_classes
 from published_weights import match_numbers
 from runtime import (
     autocast,
+    check_folder,
     check_precision,
     check_range,
     choose_device,
@@ -43,6 +48,10 @@ class Parameters:
     device: str = "auto"  # cuda, cpu, or auto for a GPU if there is one
     precision: str = "auto"  # of convolutions: float32, bfloat16, float16, or auto for the fastest
 
+    # Files: what is read in place of running a model, and what is written beside the table
+    detections: str = ""  # evaluate this folder of VOC's or COCO's result files; no model is run
+    save_detections: str = ""  # folder for the detections, as VOC's and COCO's result files
+
     # Measuring: as published figures were measured (paper, section 3.7; VOC2007 devkit)
     min_score: float = 0.01  # a class's probability must be above this
     max_overlap: float = 0.45  # Jaccard overlap above which the worse of two boxes is suppressed
@@ -56,6 +65,8 @@ class Evaluation(NamedTuple):
     average_precisions: dict  # {class name: AP from 0 to 1, NaN without countable objects}
     mAP: float
     losses: dict  # {"confidence", "localization"}: means over the images; empty without a criterion
+    columns: list | None = None  # what was compared: the six lists that calculate_mAP takes
+    label_map: dict | None = None  # the classes that were compared
 
 
 class BatchResult(NamedTuple):
@@ -132,7 +143,7 @@ def evaluate(
         name: sum(result.losses[name] for result in results) / len(dataset)
         for name in results[0].losses
     }
-    return Evaluation(average_precisions, mAP, losses)
+    return Evaluation(average_precisions, mAP, losses, columns, label_map)
 
 
 def to_cpu(tensors):
@@ -229,28 +240,77 @@ def check_parameters(parameters):
 
 def main(parameters):
     """
-    Evaluate a checkpoint and print the table.
+    Evaluate a checkpoint, or files of detections, and print the table.
 
     :param parameters: Parameters
     :return: Evaluation
-    :raises FileNotFoundError: the checkpoint or a list is missing
+    :raises FileNotFoundError: the checkpoint, a list or a file of detections is missing
     :raises ValueError: a parameter has no sensible value, the checkpoint is damaged or has no class
-        in common with the lists, or there are no images
+        in common with the lists, a file of detections does not fit them, or there are no images
+    :raises OSError: what is to be written could not be
     """
     check_parameters(parameters)
-    device = choose_device(parameters.device)
-    dataset = PascalVOCDataset(parameters.data_folder, parameters.split)
+    needs_images = not parameters.detections
+    dataset = PascalVOCDataset(parameters.data_folder, parameters.split, needs_images=needs_images)
     if len(dataset) == 0:
         list_name = f"{parameters.split}_images.json"
         raise ValueError(
             f"{parameters.data_folder}: {list_name} lists no images: make lists with a test set"
         )
+    check_outputs(parameters, dataset)
+    if parameters.detections:
+        evaluation = evaluate_files(parameters.detections, dataset, parameters.metric)
+    else:
+        evaluation = evaluate_checkpoint(parameters, dataset)
+    print_average_precisions(evaluation.average_precisions, evaluation.mAP, parameters.metric)
+    if rank() == 0:
+        write_outputs(parameters, evaluation, dataset)
+    return evaluation
+
+
+def check_outputs(parameters, dataset):
+    """
+    Find out before the evaluation whether what it finds can be written.
+
+    :raises OSError: a folder cannot be written to
+    :raises ValueError: names that files of detections cannot hold
+    """
+    if rank() > 0:
+        return
+    if parameters.save_detections:
+        check_names(dataset.images, dataset.label_map)
+        check_folder(parameters.save_detections)
+
+
+def evaluate_files(path, dataset, metric):
+    """
+    Compare the detections in files with the objects of a data set.
+
+    :param path: see detection_files.read_detections
+    :param dataset: PascalVOCDataset of the TEST or VAL split; its images are not opened
+    :param metric: see evaluate
+    :return: Evaluation; boxes are in pixels
+    """
+    columns = [*read_detections(path, dataset.images, dataset.label_map), *dataset.objects_px()]
+    n_detections = sum(map(len, columns[2]))
+    print(f"{n_detections:,} detections on {len(dataset):,} images, from {path}")
+    average_precisions, mAP = calculate_mAP(*columns, label_map=dataset.label_map, metric=metric)
+    return Evaluation(average_precisions, mAP, {}, columns, dataset.label_map)
+
+
+def evaluate_checkpoint(parameters, dataset):
+    """
+    :param parameters: Parameters
+    :param dataset: PascalVOCDataset
+    :return: Evaluation; boxes are fractional
+    """
+    device = choose_device(parameters.device)
     model = load_model(parameters.checkpoint, device)
     if has_other_classes(model, dataset.label_map):
         print_shared_classes(model.label_map, dataset.label_map, parameters.checkpoint)
     batches = ordered_batches(len(dataset), parameters.batch_size, rank(), world_size())
     loader = create_loader(dataset, batches, parameters.workers, device)
-    evaluation = evaluate(
+    return evaluate(
         loader,
         model,
         min_score=parameters.min_score,
@@ -259,8 +319,39 @@ def main(parameters):
         metric=parameters.metric,
         precision=parameters.precision,
     )
-    print_average_precisions(evaluation.average_precisions, evaluation.mAP, parameters.metric)
-    return evaluation
+
+
+def write_outputs(parameters, evaluation, dataset):
+    """Write what the parameters ask for; see Parameters."""
+    if not parameters.save_detections:
+        return
+    columns = evaluation.columns
+    if not parameters.detections:
+        columns = to_pixels(columns, dataset)
+    if parameters.save_detections:
+        image_set = parameters.split.lower()
+        save_detections(
+            parameters.save_detections,
+            *columns[:3],
+            dataset.images,
+            evaluation.label_map,
+            image_set,
+        )
+        print(f"The detections are in {parameters.save_detections}.")
+
+
+def to_pixels(columns, dataset):
+    """
+    Detections in pixels of their images, and the objects as the lists have them.
+
+    :param columns: the first six lists of BatchResult, over all images; boxes are fractional
+    :param dataset: PascalVOCDataset
+    :return: such lists
+    """
+    det_boxes, det_labels, det_scores, *_ = columns
+    sizes = torch.tensor(dataset.image_sizes(), dtype=torch.float32).repeat(1, 2)  # (n, 4)
+    det_boxes_px = [boxes * size for boxes, size in zip(det_boxes, sizes, strict=True)]
+    return [det_boxes_px, det_labels, det_scores, *dataset.objects_px()]
 
 
 def print_shared_classes(model_classes, data_classes, checkpoint):

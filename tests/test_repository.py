@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each file may import from those in the lines before its own
 ORDER = (
     ("annotations", "downloads", "runtime", "toy_drawings"),
-    ("data_lists",),
+    ("data_lists", "detection_files"),
     ("history", "utils"),
     ("datasets", "model"),
     ("safe_loading",),
