@@ -3,9 +3,11 @@ Evaluate a checkpoint, or files of detections: the average precision of each cla
 images, and the mean.
 """
 
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain, zip_longest
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -14,16 +16,20 @@ from tqdm import tqdm
 
 from annotations import printable
 from checkpoints import load_model
+from coco_metric import CocoResult, calculate_coco_mAP, load_pycocotools, print_coco
 from datasets import PascalVOCDataset, create_loader, ordered_batches
 from detection_files import check_names, read_detections, save_detections
 from model import number_classes
 from published_weights import match_numbers
+from report import Evaluated, write_report
 from runtime import (
     autocast,
+    check_file,
     check_folder,
     check_precision,
     check_range,
     choose_device,
+    describe_versions,
     process_group,
     rank,
     read_command_line,
@@ -51,12 +57,14 @@ class Parameters:
     # Files: what is read in place of running a model, and what is written beside the table
     detections: str = ""  # evaluate this folder of VOC's or COCO's result files; no model is run
     save_detections: str = ""  # folder for the detections, as VOC's and COCO's result files
+    report: str = ""  # folder for report.html: curves, kinds of errors, sizes, worst pictures
+    json: str = ""  # file for the results, to be read by programs
 
     # Measuring: as published figures were measured (paper, section 3.7; VOC2007 devkit)
     min_score: float = 0.01  # a class's probability must be above this
     max_overlap: float = 0.45  # Jaccard overlap above which the worse of two boxes is suppressed
     top_k: int = 200  # the most detections per image
-    metric: str = "11-point"  # as VOC2007 defines average precision; or area, as VOC2010 does
+    metric: str = "11-point"  # VOC2007's average precision; area: VOC2010's; coco: COCO's
 
 
 class Evaluation(NamedTuple):
@@ -67,6 +75,7 @@ class Evaluation(NamedTuple):
     losses: dict  # {"confidence", "localization"}: means over the images; empty without a criterion
     columns: list | None = None  # what was compared: the six lists that calculate_mAP takes
     label_map: dict | None = None  # the classes that were compared
+    coco: CocoResult | None = None  # with the metric coco
 
 
 class BatchResult(NamedTuple):
@@ -102,7 +111,7 @@ def evaluate(
         those that both have are compared, by name
     :param criterion: MultiBoxLoss, to add up the losses on the way; or None
     :param min_score, max_overlap, top_k: see SSD300.detect_objects
-    :param metric: see utils.calculate_mAP
+    :param metric: "11-point" or "area", see utils.calculate_mAP; or "coco", see coco_metric
     :param precision: see runtime.autocast
     :param after_batch: a function without arguments that is called after each batch, or None
     :return: Evaluation
@@ -138,12 +147,27 @@ def evaluate(
     label_map = dataset.label_map
     if has_other_classes(model, label_map):
         label_map, columns = keep_shared_classes(columns, model.label_map, label_map)
-    average_precisions, mAP = calculate_mAP(*columns, label_map=label_map, metric=metric)
+    measured = to_pixels(columns, dataset) if metric == "coco" else columns
+    average_precisions, mAP, coco = measure(measured, label_map, metric)
     losses = {
         name: sum(result.losses[name] for result in results) / len(dataset)
         for name in results[0].losses
     }
-    return Evaluation(average_precisions, mAP, losses, columns, label_map)
+    return Evaluation(average_precisions, mAP, losses, columns, label_map, coco)
+
+
+def measure(columns, label_map, metric):
+    """
+    :param columns: the six lists that calculate_mAP takes; in pixels for the metric "coco"
+    :param label_map: {class name: number}
+    :param metric: see evaluate
+    :return: {class name: AP}, their mean, and CocoResult or None
+    """
+    if metric != "coco":
+        return *calculate_mAP(*columns, label_map=label_map, metric=metric), None
+    coco = calculate_coco_mAP(*columns, label_map)
+    average_precisions = {name: figures["AP"] for name, figures in coco.classes.items()}
+    return average_precisions, coco.mean["AP"], coco
 
 
 def to_cpu(tensors):
@@ -227,7 +251,10 @@ def print_average_precisions(average_precisions, mAP, metric="11-point"):
 
 def check_parameters(parameters):
     """:raises ValueError: a parameter has no sensible value"""
-    check_metric(parameters.metric)
+    if parameters.metric == "coco":
+        load_pycocotools()  # an error before the images
+    else:
+        check_metric(parameters.metric)
     check_precision(parameters.precision)
     if parameters.split not in ("TEST", "VAL"):
         raise ValueError(f"split: expected TEST or VAL, got {parameters.split!r}")
@@ -262,7 +289,10 @@ def main(parameters):
         evaluation = evaluate_files(parameters.detections, dataset, parameters.metric)
     else:
         evaluation = evaluate_checkpoint(parameters, dataset)
-    print_average_precisions(evaluation.average_precisions, evaluation.mAP, parameters.metric)
+    if evaluation.coco:
+        print_coco(evaluation.coco)
+    else:
+        print_average_precisions(evaluation.average_precisions, evaluation.mAP, parameters.metric)
     if rank() == 0:
         write_outputs(parameters, evaluation, dataset)
     return evaluation
@@ -280,6 +310,10 @@ def check_outputs(parameters, dataset):
     if parameters.save_detections:
         check_names(dataset.images, dataset.label_map)
         check_folder(parameters.save_detections)
+    if parameters.report:
+        check_folder(parameters.report)
+    if parameters.json:
+        check_file(parameters.json)
 
 
 def evaluate_files(path, dataset, metric):
@@ -294,8 +328,8 @@ def evaluate_files(path, dataset, metric):
     columns = [*read_detections(path, dataset.images, dataset.label_map), *dataset.objects_px()]
     n_detections = sum(map(len, columns[2]))
     print(f"{n_detections:,} detections on {len(dataset):,} images, from {path}")
-    average_precisions, mAP = calculate_mAP(*columns, label_map=dataset.label_map, metric=metric)
-    return Evaluation(average_precisions, mAP, {}, columns, dataset.label_map)
+    average_precisions, mAP, coco = measure(columns, dataset.label_map, metric)
+    return Evaluation(average_precisions, mAP, {}, columns, dataset.label_map, coco)
 
 
 def evaluate_checkpoint(parameters, dataset):
@@ -323,21 +357,66 @@ def evaluate_checkpoint(parameters, dataset):
 
 def write_outputs(parameters, evaluation, dataset):
     """Write what the parameters ask for; see Parameters."""
-    if not parameters.save_detections:
+    if parameters.json:
+        write_json(parameters, evaluation)
+        print(f"The results are in {parameters.json}.")
+    if not parameters.save_detections and not parameters.report:
         return
     columns = evaluation.columns
     if not parameters.detections:
         columns = to_pixels(columns, dataset)
     if parameters.save_detections:
-        image_set = parameters.split.lower()
         save_detections(
             parameters.save_detections,
             *columns[:3],
             dataset.images,
             evaluation.label_map,
-            image_set,
+            image_set=parameters.split.lower(),
         )
         print(f"The detections are in {parameters.save_detections}.")
+    if parameters.report:
+        evaluated = Evaluated(
+            columns,
+            evaluation.label_map,
+            evaluation.average_precisions,
+            evaluation.mAP,
+            parameters.metric,
+            dataset.images,
+        )
+        source = parameters.detections or parameters.checkpoint
+        title = f"{Path(source).name} on {parameters.split} images"
+        print(f"The report is in {write_report(parameters.report, evaluated, title)}.")
+
+
+def write_json(parameters, evaluation):
+    """Write the results for programs: shares from 0 to 1, null where there is none."""
+    *_, det_scores, _, _, true_difficulties = evaluation.columns
+    n_difficult = sum(int(difficulties.sum()) for difficulties in true_difficulties)
+    results = {
+        "metric": parameters.metric,
+        "mAP": evaluation.mAP,
+        "average_precisions": evaluation.average_precisions,
+        "coco": evaluation.coco._asdict() if evaluation.coco else None,
+        "losses": evaluation.losses,
+        "counts": {
+            "images": len(det_scores),
+            "detections": sum(map(len, det_scores)),
+            "objects": sum(map(len, true_difficulties)) - n_difficult,
+            "difficult objects": n_difficult,
+        },
+        "checkpoint": None if parameters.detections else parameters.checkpoint,
+        "parameters": asdict(parameters),
+        "versions": describe_versions(),
+    }
+    text = json.dumps(without_nan(results), indent=2, allow_nan=False)
+    Path(parameters.json).write_text(text + "\n", encoding="utf-8")
+
+
+def without_nan(value):
+    """The same with None in place of NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: without_nan(content) for name, content in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def to_pixels(columns, dataset):

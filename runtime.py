@@ -167,6 +167,17 @@ def check_folder(path):
         raise OSError(f"{path}: cannot be written to ({reason}): name another folder") from error
 
 
+def check_file(path):
+    """
+    The same for a file to be written. What it holds is left alone.
+
+    :raises OSError: it is a folder, or its folder cannot be written to
+    """
+    if Path(path).is_dir():
+        raise OSError(f"{path}: is a folder: name a file")
+    check_folder(Path(path).parent)
+
+
 @contextlib.contextmanager
 def readable_errors():
     """

@@ -15,10 +15,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each file may import from those in the lines before its own
 ORDER = (
     ("annotations", "downloads", "runtime", "toy_drawings"),
-    ("data_lists", "detection_files"),
+    ("coco_metric", "data_lists", "detection_files"),
     ("history", "utils"),
-    ("datasets", "model"),
-    ("safe_loading",),
+    ("datasets", "diagnosis", "model"),
+    ("report", "safe_loading"),
     ("published_weights",),
     ("checkpoints",),
     ("toy_data",),
