@@ -36,7 +36,7 @@ from runtime import (
     readable_errors,
     world_size,
 )
-from utils import calculate_mAP, check_metric
+from utils import METRICS, calculate_mAP
 
 
 @dataclass
@@ -251,10 +251,12 @@ def print_average_precisions(average_precisions, mAP, metric="11-point"):
 
 def check_parameters(parameters):
     """:raises ValueError: a parameter has no sensible value"""
+    if parameters.metric not in (*METRICS, "coco"):
+        raise ValueError(
+            f"metric: expected '11-point', 'area' or 'coco', got {parameters.metric!r}"
+        )
     if parameters.metric == "coco":
-        load_pycocotools()  # an error before the images
-    else:
-        check_metric(parameters.metric)
+        load_pycocotools()  # an error before the images, if it is missing
     check_precision(parameters.precision)
     if parameters.split not in ("TEST", "VAL"):
         raise ValueError(f"split: expected TEST or VAL, got {parameters.split!r}")

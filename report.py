@@ -45,7 +45,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 th, td { padding: 4px 10px; text-align: right; border-bottom: 1px solid var(--line);
   white-space: nowrap; font-weight: normal; }
 thead th { color: var(--quiet); vertical-align: bottom; }
-tbody th, thead th:first-child, td.text { text-align: left; }
+tbody th, thead th:first-child, td.text, th.text { text-align: left; }
+th[scope=colgroup] { text-align: center; border-left: 1px solid var(--line); }
 tbody th { position: sticky; left: 0; background: var(--page); max-width: 32vw;
   overflow: hidden; text-overflow: ellipsis; }
 td.text { white-space: normal; min-width: 190px; }
@@ -56,7 +57,7 @@ figure { margin: 0; }
 figcaption { font-size: 13px; line-height: 1.35; overflow-wrap: anywhere; }
 svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--quiet); font: 11px system-ui, sans-serif; }
-.wide { max-width: 560px; }
+.chart { max-width: 430px; }
 .curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(160px, 1fr)); gap: 12px; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr));
   gap: 14px; align-items: start; }
@@ -258,7 +259,8 @@ def bars(rows, label, size=(360, 220)):
             share = f"{n_found / n_objects:.0%}"
             parts.append(f'<text {middle} y="{base - full - 4:.1f}">{share}</text>')
         if i % math.ceil(len(rows) / 12) == 0:
-            parts.append(f'<text x="{x:.1f}" y="{base + 15}">{low:.0f}</text>')
+            edge = f'x="{max(x, 8):.1f}" text-anchor="middle"'
+            parts.append(f'<text {edge} y="{base + 15}">{low:.0f}</text>')
     return svg(parts, size, label)
 
 
@@ -359,14 +361,15 @@ def error_section(detections, objects, label_map, min_score, metric):
         gain = "n/a" if math.isnan(gains[kind]) else f"{100 * gains[kind]:+.1f}"
         meaning = f'<td class="text">{text(meaning)}</td>'
         rows.append([kind, f"{bar}{counts[kind]:,}", gain, meaning])
-    names = ["kind", "errors", "mAP gain", "what it is"]
+    head = head_row(["kind", "errors", "mAP gain"])
+    head = head.replace("</tr>", '<th scope="col" class="text">what it is</th></tr>')
     return (
         "<h2>Kinds of errors</h2>\n"
         "<p>The six kinds of TIDE (Bolya et al. 2020). Errors are those that remain at the "
         f"recommended min_score, {score_text(min_score)}. The gain is by how many points the mAP "
         f"({metric}, overlap above 0.5) would grow, over detections of all scores, if all errors "
         "of that kind were mended: mend first what gains most.</p>\n"
-        + table(head_row(names), rows, last_is_total=False)
+        + table(head, rows, last_is_total=False)
     )
 
 
@@ -402,7 +405,7 @@ def score_section(detections, n_objects, threshold):
         "<h2>Choosing min_score</h2>\n"
         "<p>From left to right: the score above which detections are kept (min_score of "
         f"detect.py). {chosen}</p>\n"
-        f'<figure class="wide">{drawing}</figure>\n{key(names)}'
+        f'<figure class="chart">{drawing}</figure>\n{key(names)}'
     )
 
 
@@ -465,7 +468,7 @@ def side_figure(evaluated, detections, objects, min_score):
         f"<p>{verdict} From left to right: the side of a square with an object's area, in {unit}. "
         "Each bar's height is the number of objects, its coloured part and the number above it "
         "the share that is found.</p>\n"
-        f'<figure class="wide">{drawing}</figure>\n'
+        f'<figure class="chart">{drawing}</figure>\n'
     )
 
 
