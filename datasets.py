@@ -284,7 +284,15 @@ class PascalVOCDataset(Dataset):
     nothing else.
     """
 
-    def __init__(self, data_folder, split, keep_difficult=False, seed=0, can_zoom_out=True):
+    def __init__(
+        self,
+        data_folder,
+        split,
+        keep_difficult=False,
+        seed=0,
+        can_zoom_out=True,
+        needs_images=True,
+    ):
         """
         :param data_folder: folder with the JSON lists
         :param split: "TRAIN", "VAL" or "TEST"
@@ -292,6 +300,8 @@ class PascalVOCDataset(Dataset):
             them, since an evaluation has to know where they are
         :param seed: for the augmentations
         :param can_zoom_out: see utils.transform
+        :param needs_images: whether the image files have to exist; the lists alone are enough to
+            compare detections with the objects
         :raises FileNotFoundError: a list or an image is missing
         :raises ValueError: another split, or lists that do not belong together
         """
@@ -307,6 +317,8 @@ class PascalVOCDataset(Dataset):
         self.objects = read_list(data_folder, f"{split}_objects.json")
         self.label_map = read_label_map(data_folder)
         self._check_lists(Path(data_folder))
+        if needs_images:
+            self._check_files(Path(data_folder) / f"{split}_images.json")
         keep_freed_memory()
 
     def _check_lists(self, data_folder):
@@ -325,7 +337,6 @@ class PascalVOCDataset(Dataset):
             fault = find_fault(entry, len(self.label_map))
             if fault:
                 raise ValueError(f"{objects_path}: entry {number} {fault}: {REWRITE_LISTS}")
-        self._check_files(images_path)
 
     def _check_files(self, images_path):
         """Raise an error if an image is missing; none is opened."""
@@ -341,6 +352,23 @@ class PascalVOCDataset(Dataset):
         """The same text for the same lists: image names, in whatever folder, and their objects."""
         content = json.dumps([[Path(path).name for path in self.images], self.objects])
         return hashlib.sha256(content.encode()).hexdigest()
+
+    def image_sizes(self):
+        """(width, height) of each image in pixels; not decoded for that."""
+        files = (ImageFile(path) for path in self.images)
+        return [(file.width, file.height) for file in files]
+
+    def objects_px(self):
+        """
+        The objects of all images as the lists have them, in pixels.
+
+        :return: boxes, labels and difficulties, lists with a tensor (n, 4), (n,) and (n,) per image
+        """
+        return (
+            [torch.tensor(entry["boxes"]).view(-1, 4).float() for entry in self.objects],
+            [torch.tensor(entry["labels"], dtype=torch.int64) for entry in self.objects],
+            [torch.tensor(entry["difficulties"], dtype=torch.bool) for entry in self.objects],
+        )
 
     def set_epoch(self, epoch):
         """Choose the epoch that decides the augmentations from now on."""

@@ -14,6 +14,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from pathlib import Path
@@ -150,6 +151,34 @@ def check_range(name, value, low=-math.inf, high=math.inf, above=-math.inf, belo
     bounds = {"of at least": low, "of at most": high, "above": above, "below": below}
     expected = [f"{word} {bound}" for word, bound in bounds.items() if math.isfinite(bound)]
     raise ValueError(f"{name}: expected a number {' and '.join(expected)}, got {value}")
+
+
+def check_folder(path):
+    """
+    Make a folder if it is missing, and write a file there as a trial: better before hours of work
+    than after.
+
+    :param path: a folder
+    :raises OSError: it cannot be made or written to; the message names it
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"{path}: cannot be written to ({reason}): name another folder") from error
+
+
+def check_file(path):
+    """
+    The same for a file to be written. What it holds is left alone.
+
+    :raises OSError: it is a folder, or its folder cannot be written to
+    """
+    if Path(path).is_dir():
+        raise OSError(f"{path}: is a folder: name a file")
+    check_folder(Path(path).parent)
 
 
 @contextlib.contextmanager

@@ -193,7 +193,7 @@ def test_a_model_that_shares_no_class_is_refused(loader):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"metric": "coco"}, "metric: expected '11-point' or 'area', got 'coco'"),
+        ({"metric": "12-point"}, "metric: expected '11-point', 'area' or 'coco', got '12-point'"),
         ({"precision": "foo"}, "precision: expected auto, .*, got 'foo'"),
         ({"split": "TRAIN"}, "split: expected TEST or VAL, got 'TRAIN'"),
         ({"batch_size": 0}, "batch_size: expected a number of at least 1, got 0"),

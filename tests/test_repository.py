@@ -15,11 +15,11 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each file may import from those in the lines before its own
 ORDER = (
     ("annotations", "downloads", "runtime", "toy_drawings"),
-    ("data_yaml", "voc_folders"),
+    ("coco_metric", "data_yaml", "detection_files", "voc_folders"),
     ("data_folders", "data_lists"),
     ("history", "utils"),
-    ("datasets", "model"),
-    ("safe_loading",),
+    ("datasets", "diagnosis", "model"),
+    ("report", "safe_loading"),
     ("published_weights",),
     ("checkpoints",),
     ("toy_data",),
