@@ -123,7 +123,7 @@ def test_help_explains_every_parameter(script, monkeypatch, capsys):
 
 
 def test_no_file_is_large():
-    assert [path.name for path in files() if path.stat().st_size > 300_000] == []
+    assert [path.name for path in files() if path.stat().st_size > 400_000] == []
 
 
 @pytest.mark.parametrize(
