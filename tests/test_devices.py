@@ -33,31 +33,33 @@ WIDTH = 1 / 32
 
 
 @contextlib.contextmanager
-def pretended_gpu():
-    """A context in which tensors are fake, and new ones are on a GPU unless they say otherwise."""
+def fake_tensors():
+    """A context in which tensors are fake; they are on the CPU unless something says otherwise."""
+    mode = FakeTensorMode()
     try:
-        mode = FakeTensorMode()
-        with mode, torch.device("cuda"):
+        with mode, CUDA:
             is_usable = nn.Conv2d(1, 1, kernel_size=1).weight.device.type == "cuda"
     except (AttributeError, RuntimeError, TypeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         pytest.skip(f"fake tensors of torch {torch.__version__} need a real GPU here ({reason})")
     if not is_usable:
         pytest.skip("fake tensors of this release ignore the device")
-    with mode, torch.device("cuda"):
+    with mode:
         yield
 
 
 def batch(counts):
     """Images, boxes and labels of a batch, as a DataLoader leaves them on the CPU."""
-    images = torch.zeros(len(counts), 3, 300, 300, device="cpu")
-    boxes = [torch.zeros(count, 4, device="cpu") for count in counts]
-    labels = [torch.ones(count, dtype=torch.int64, device="cpu") for count in counts]
+    images = torch.zeros(len(counts), 3, 300, 300)
+    boxes = [torch.zeros(count, 4) for count in counts]
+    labels = [torch.ones(count, dtype=torch.int64) for count in counts]
     return images, boxes, labels
 
 
 def create_model(width=WIDTH):
-    return SSD300(21, pretrained=False, width=width)
+    """A network on a GPU."""
+    with CUDA:
+        return SSD300(21, pretrained=False, width=width)
 
 
 def step_up_to_the_backward_pass(model, counts):
@@ -78,7 +80,7 @@ def step_up_to_the_backward_pass(model, counts):
 
 @needs_fakes
 def test_the_whole_network_and_its_loss_run_on_a_gpu():
-    with pretended_gpu():
+    with fake_tensors():
         loss = step_up_to_the_backward_pass(create_model(width=1.0), [0, 3])
     assert loss.device.type == "cuda"
     assert loss.shape == ()
@@ -88,8 +90,8 @@ def test_the_whole_network_and_its_loss_run_on_a_gpu():
 @needs_fakes
 @pytest.mark.parametrize("counts", [[0], [1], [50], [0, 0, 0], [0, 1, 7, 50]], ids=str)
 def test_any_number_of_objects_is_matched_without_waiting_for_the_gpu(counts):
-    with pretended_gpu():
-        criterion = MultiBoxLoss(SSD300.create_prior_boxes())
+    with fake_tensors():
+        criterion = MultiBoxLoss(create_model().priors_cxcy)
         _, boxes, labels = batch(counts)
         true_classes, true_locs = criterion.match(boxes, labels)
         assert step_up_to_the_backward_pass(create_model(), counts).shape == ()
@@ -101,7 +103,7 @@ def test_any_number_of_objects_is_matched_without_waiting_for_the_gpu(counts):
 @needs_fakes
 def test_a_tensor_on_the_wrong_device_raises():
     """The tests above can fail."""
-    with pretended_gpu():
+    with fake_tensors():
         model = create_model()
         model.input_shift = model.input_shift.cpu()
         with pytest.raises(RuntimeError, match=r"device.*c(pu|uda)"):
@@ -130,7 +132,7 @@ def test_what_waits_for_the_gpu_raises(monkeypatch):
         (count, DynamicOutputShapeException),
     ):
         monkeypatch.setattr(MultiBoxLoss, "match", waiting)
-        with pretended_gpu(), pytest.raises(error):
+        with fake_tensors(), pytest.raises(error):
             step_up_to_the_backward_pass(create_model(), [2])
 
 
