@@ -49,6 +49,7 @@ OTHER_NAMES = {
     "photo.jpg": "a reader's photograph",
     "detections/photo_detections.png": "what is found in it",
     "ssd300_mAP_77.43_v2.pth": "weights of another project",
+    "annotations/instances_train.json": "a reader's annotations",
     "previous_checkpoint_ssd300.pth.tar": "put together from two parts",
     "loc_conv4_3": "put together from two parts",
 }
