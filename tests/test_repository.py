@@ -21,6 +21,7 @@ ORDER = (
     ("safe_loading",),
     ("published_weights",),
     ("checkpoints",),
+    ("resume",),
     ("toy_data",),
     ("convert_weights", "create_data_lists", "detect", "eval"),
     ("train",),  # evaluates and draws detections as well
