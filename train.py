@@ -3,8 +3,9 @@ Train an SSD300: on PASCAL VOC as the paper did, on your own images, or on drawi
 
 From top to bottom: the parameters, the learning rate's schedule, the optimizer, one step, one
 epoch, and `main`, which trains epoch after epoch. After each of them it validates, and writes a
-checkpoint and a line of history. How checkpoints are written and how a stopped run goes on is in
-checkpoints.py; what has to do with devices, several processes and Ctrl-C is in runtime.py.
+checkpoint and a line of history. How checkpoints are written is in checkpoints.py, and how a
+stopped run goes on in resume.py; what has to do with devices, several processes and Ctrl-C is in
+runtime.py.
 """
 
 import dataclasses
@@ -22,18 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from annotations import printable
-from checkpoints import (
-    build_model,
-    check_output_folder,
-    check_same_data,
-    find_start,
-    restore_training,
-    save_run,
-    take_output_folder,
-    take_over_parameters,
-    take_over_priors,
-    take_over_width,
-)
+from checkpoints import build_model, save_run
 from datasets import PascalVOCDataset, ShuffledBatches, create_loader, ordered_batches
 from detect import draw_sheet
 from eval import evaluate, print_average_precisions
@@ -49,6 +39,16 @@ from history import (
 )
 from model import MAX_WIDTH, SSD300, MultiBoxLoss
 from published_weights import OTHER_PRIORS, PRIORS, load_base_weights, match_classes
+from resume import (
+    check_output_folder,
+    check_same_data,
+    find_start,
+    restore_training,
+    take_output_folder,
+    take_over_parameters,
+    take_over_priors,
+    take_over_width,
+)
 from runtime import (
     StopRequest,
     as_command_line,

@@ -28,6 +28,7 @@ CODE_FILES = {
     "toy_data": Box(186, 330, 120, "toy images"),
     "eval": Box(503, 330, 93, "evaluates"),
     "detect": Box(702, 330, 93, "detects"),
+    "resume": Box(925, 330, 100, "goes on"),
     "checkpoints": Box(1004, 520, 178, "saves and loads"),
     "toy_drawings": Box(184, 640, 124, "simple shapes"),
     "history": Box(952, 670, 126, "progress, log"),
@@ -57,6 +58,7 @@ DETOURS = {
     ("eval", "datasets"): (540, 670),
     ("detect", "checkpoints"): (760, 940),
     ("checkpoints", "published_weights"): (1125, 1125),
+    ("convert_weights", "checkpoints"): (1110, 1110),
     ("model", "downloads"): (410, 250),
 }
 

@@ -165,9 +165,9 @@ train.py | all processes draw toy data at once | test_train.py -k process_draws
     if True:\n            create_toy_data(
 train.py | losses forget the number of processes | test_distributed.py -k follow
     run.criterion.total(losses) * world_size() --> run.criterion.total(losses)
-checkpoints.py | TOY changes the runs of older checkpoints | test_train_width.py -k older
+resume.py | TOY changes the runs of older checkpoints | test_train_width.py -k older
     .get(name, defaults[name]) --> .get(name, current)
-checkpoints.py | a width that is given is passed over | test_train_width.py -k another_width_than
+resume.py | a width that is given is passed over | test_train_width.py -k another_width_than
     if "width" in given: --> if False:
 checkpoints.py | a checkpoint is renamed too early | test_checkpoints.py -k before_it_is_renamed
     os.fsync(file.fileno()) --> pass
@@ -175,13 +175,13 @@ checkpoints.py | the temporary file stays | test_checkpoints.py -k interrupted_w
     temporary_path.unlink(missing_ok=True) --> pass
 checkpoints.py | for a moment there is no checkpoint | test_checkpoints.py -k every_moment
     os.link(path, second_path) --> os.replace(path, second_path)
-checkpoints.py | momentum is lost on going on | test_train.py -k momentum
+resume.py | momentum is lost on going on | test_train.py -k momentum
     run.optimizer.load_state_dict(state["optimizer"]) --> pass
-checkpoints.py | images seen are forgotten on going on | test_checkpoints_resume.py -k 3-0
+resume.py | images seen are forgotten on going on | test_resume.py -k 3-0
     n_images=state["n_images"] --> n_images=0
-checkpoints.py | other runs are overwritten | test_checkpoints.py -k no_other_run
+resume.py | other runs are overwritten | test_resume_start.py -k no_other_run
     return state["run_id"] == content["run_id"] --> return True
-checkpoints.py | damaged checkpoints are overwritten | test_checkpoints.py -k damaged_checkpoint
+resume.py | damaged checkpoints are overwritten | test_resume_start.py -k damaged_checkpoint
     if content is None:\n        return goes_on_here --> if content is None:\n        return True
 runtime.py | signal handlers are not put back | test_runtime.py -k only_noted
     signal.signal(number, handler) --> pass

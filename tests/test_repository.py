@@ -22,6 +22,7 @@ ORDER = (
     ("report", "safe_loading"),
     ("published_weights",),
     ("checkpoints",),
+    ("resume",),
     ("toy_data",),
     ("convert_weights", "create_data_lists", "detect", "eval"),
     ("train",),  # evaluates and draws detections as well
