@@ -142,8 +142,9 @@ def has_lufficc_names(content):
 
 def from_lufficc(content, voc_classes):
     """
-    Convert a state dict of lufficc/SSD, trained on PASCAL VOC or on COCO: which of them, the number
-    of its classes tells. Either has the priors that the authors released for that data set.
+    Convert a state dict of lufficc/SSD, trained on PASCAL VOC (vgg_ssd300_voc0712.pth) or on COCO
+    (vgg_ssd300_coco_trainval35k.pth): which of them, the number of its classes tells. Either has
+    the priors that the authors released for that data set.
 
     :param content: {name: tensor}
     :param voc_classes: keep only the 20 classes of PASCAL VOC
