@@ -18,7 +18,7 @@ ORDER = (
     ("data_lists",),
     ("history", "utils"),
     ("datasets", "model"),
-    ("safe_loading",),
+    ("drawing", "films", "safe_loading"),
     ("published_weights",),
     ("checkpoints",),
     ("toy_data",),
