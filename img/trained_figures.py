@@ -9,7 +9,7 @@ import json
 import torch
 
 from datasets import read_image
-from detect import place_labels, total_overlap
+from drawing import place_labels, total_overlap
 from record_results import N_SCENES, PHOTOGRAPHS, RESULTS, SCENES_SEED
 from style import (
     CLASS_COLOURS,

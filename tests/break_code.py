@@ -216,11 +216,11 @@ eval.py | a process evaluates its own share only | test_distributed.py -k shared
 detect.py | boxes reach out of the image | test_detect.py -k within_it
     nan_to_num().clamp(0, 1) * size --> nan_to_num() * size
 detect.py | suppressed classes are shown | test_detect.py -k settings_decide
-    if detection[0] not in suppress] --> if True]
-detect.py | labels cover their own boxes | test_detect.py -k rather_than_its_own
+    if detection.name not in suppress] --> if True]
+drawing.py | labels cover their own boxes | test_drawing.py -k rather_than_its_own
     (total_overlap(place, [box, *labels]), total_overlap(place, boxes)) -->
     (total_overlap(place, labels), total_overlap(place, boxes))
-detect.py | the worst detection is drawn on top | test_detect.py -k drawn_on_top
+drawing.py | the worst detection is drawn on top | test_drawing.py -k drawn_on_top
     for box, colour in reversed(list(zip(boxes, colours, strict=True))): -->
     for box, colour in zip(boxes, colours, strict=True):
 toy_data.py | other data are overwritten | test_toy_data.py -k never_overwritten

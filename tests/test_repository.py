@@ -19,7 +19,7 @@ ORDER = (
     ("data_folders", "data_lists"),
     ("history", "utils"),
     ("datasets", "diagnosis", "model"),
-    ("report", "safe_loading"),
+    ("drawing", "films", "report", "safe_loading"),
     ("published_weights",),
     ("checkpoints",),
     ("resume",),
