@@ -72,8 +72,9 @@ class Detector(nn.Module):
         check_range("top_k", top_k, 1, n_candidates)
         self.network = network
         self.top_k = top_k
-        # Tensors, so that the file has them under these names
-        self.register_buffer("min_score", torch.tensor(min_score, dtype=torch.float32))
+        # Tensors, so that the file has them under these names. The first has a shape of its own:
+        # the exporter makes one of two that are alike
+        self.register_buffer("min_score", torch.tensor([min_score], dtype=torch.float32))
         self.register_buffer("max_overlap", torch.tensor(max_overlap, dtype=torch.float32))
 
     def forward(self, images):
@@ -155,7 +156,7 @@ def suppress_scores(
 
     :param boxes: (G, n, 4) float, xy
     :param scores: (G, n) float, the best of each group first
-    :param min_score, max_overlap: scalars, see SSD300.detect_objects
+    :param min_score, max_overlap: (1,) and a scalar, see SSD300.detect_objects
     :return: (G, n), the scores of the boxes that stay, and zero for the others
     """
     n_groups, n_boxes = scores.shape
@@ -195,28 +196,28 @@ def suppress_scores_in_onnx(boxes, scores, min_score, max_overlap):
 # ---------------------------------------------------------------------------------------- the file
 
 
-def to_onnx(module, output_names):
+def to_onnx(module, inputs, output_names):
     """
     :param module: Detector or RawPredictor, in eval mode on the CPU
+    :param inputs: {name: tensor}, what it takes, in order; any two images will do as an example
     :param output_names: names for what it returns
-    :return: onnx.ModelProto, with `images` as its input, in batches of any size
+    :return: onnx.ModelProto, which takes batches of any size
     """
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
     batch = torch.export.Dim("N", max=MAX_BATCH)
-    example = torch.zeros(2, 3, IMAGE_SIZE, IMAGE_SIZE)
     translations = {torch.ops.ssd300.suppress_scores.default: suppress_scores_in_onnx}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the exporter's own insides
         # Not strict: the code is run with tensors that record it, and not analysed
         program = torch.export.export(
-            module, (example,), dynamic_shapes=({0: batch},), strict=False
+            module, tuple(inputs.values()), dynamic_shapes=[{0: batch}] * len(inputs), strict=False
         )
         program = torch.onnx.export(
             program,
             dynamo=True,
             opset_version=OPSET,
-            input_names=["images"],
+            input_names=list(inputs),
             output_names=output_names,
             custom_translation_table=translations,
             verbose=False,
@@ -306,19 +307,19 @@ def check_file(path, module, parameters):
 OTHER_VERSIONS = "nothing was written; try other versions of torch, onnxscript or onnxruntime"
 
 
-def run_file(model, images):
+def run_file(model, inputs):
     """
     Run a file in onnxruntime, on the CPU.
 
     :param model: onnx.ModelProto
-    :param images: (N, 3, 300, 300) float
+    :param inputs: {name: tensor}
     :return: list of numpy arrays, its outputs
     """
     import onnxruntime
 
     providers = ["CPUExecutionProvider"]
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=providers)
-    return session.run(None, {"images": images.numpy()})
+    return session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
 
 
 @torch.inference_mode()
@@ -332,7 +333,7 @@ def compare_predictions(model, network, images):
     :return: whether it is little
     """
     differences = []
-    for ours, other in zip(network(images), run_file(model, images), strict=False):
+    for ours, other in zip(network(images), run_file(model, {"images": images}), strict=False):
         ours = ours.numpy()
         differences.append(np.abs(other - ours).max() / np.abs(ours).max())
     shown = ", ".join(f"{difference:.1e}" for difference in differences)
@@ -353,7 +354,7 @@ def compare_detections(model, network, images, max_overlap):
     :return: whether it is little
     """
     set_min_score(model, 0.0)
-    theirs = run_file(model, images)
+    theirs = run_file(model, {"images": images})
     ours = network.detect_objects(*network(images), 0.0, max_overlap, theirs[2].shape[1])
     box_differences = []
     score_differences = []
@@ -390,7 +391,8 @@ def set_min_score(model, min_score):
     from onnx import numpy_helper
 
     (constant,) = [tensor for tensor in model.graph.initializer if tensor.name == "min_score"]
-    constant.CopyFrom(numpy_helper.from_array(np.float32(min_score), "min_score"))
+    value = np.array([min_score], dtype=np.float32)
+    constant.CopyFrom(numpy_helper.from_array(value, "min_score"))
 
 
 # -------------------------------------------------------------------------------------- the script
@@ -410,13 +412,14 @@ def main(parameters):
     check_numbers(parameters.min_score, parameters.max_overlap, parameters.top_k)
     output = check_output(parameters)
     network = load_model(parameters.checkpoint)
+    inputs = {"images": torch.zeros(2, 3, IMAGE_SIZE, IMAGE_SIZE)}
     if parameters.raw:
         module = RawPredictor(network)
-        model = to_onnx(module, ["locs", "scores", "priors_cxcy"])
+        model = to_onnx(module, inputs, ["locs", "scores", "priors_cxcy"])
         add_metadata(model, describe_input(network) | describe_predictions())
     else:
         module = Detector(network, parameters.min_score, parameters.max_overlap, parameters.top_k)
-        model = to_onnx(module, ["boxes", "labels", "scores"])
+        model = to_onnx(module, inputs, ["boxes", "labels", "scores"])
         add_metadata(model, describe_input(network) | describe_detections(parameters))
     write_checked(output, model, lambda path: check_file(path, module, parameters))
     names = printable(", ".join(list(network.label_map)[1:]))

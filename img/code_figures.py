@@ -28,6 +28,7 @@ CODE_FILES = {
     "toy_data": Box(186, 330, 120, "toy images"),
     "eval": Box(503, 330, 93, "evaluates"),
     "detect": Box(702, 330, 93, "detects"),
+    "export": Box(1004, 290, 178, "to ONNX files"),
     "checkpoints": Box(1004, 520, 178, "saves and loads"),
     "toy_drawings": Box(184, 640, 124, "simple shapes"),
     "history": Box(952, 670, 126, "progress, log"),
