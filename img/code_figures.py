@@ -15,83 +15,102 @@ SCRIPTS = {
     "export": "to ONNX",
     "convert_weights": "converts",
 }
-# Each column: what it is about, and its files, of which each uses those below it at most, and files
-# of other columns
-COLUMNS = {
-    "the detector": {
-        "datasets": "images, batches",
-        "model": "network, loss",
-        "utils": "boxes, mAP",
+# Each column: groups of files, by what they are about
+COLUMNS = (
+    {
+        "the detector": {
+            "datasets": "images, batches",
+            "model": "network, loss",
+            "utils": "boxes, mAP",
+        },
+        "weights, runs": {
+            "resume": "begins, goes on",
+            "history": "curves, log",
+            "checkpoints": "writes, reads",
+            "published_weights": "those of others",
+            "safe_loading": "reads safely",
+        },
     },
-    "data": {
-        "toy_data": "draws images",
-        "toy_drawings": "the shapes",
-        "preview": "a first look",
-        "data_lists": "writes lists",
-        "data_folders": "finds images",
-        "voc_folders": "VOC's lists",
-        "data_yaml": "YOLO's settings",
-        "annotations": "reads objects",
-        "downloads": "fetches files",
+    {
+        "data": {
+            "data_folders": "finds images",
+            "voc_folders": "in VOC's lists",
+            "data_yaml": "YOLO's settings",
+            "annotations": "reads objects",
+            "data_lists": "writes lists",
+            "downloads": "fetches files",
+            "preview": "a first look",
+        },
     },
-    "weights, runs": {
-        "resume": "going on",
-        "history": "curves, log",
-        "checkpoints": "writes, reads",
-        "published_weights": "of others",
-        "safe_loading": "reads safely",
+    {
+        "results": {
+            "drawing": "boxes, labels",
+            "films": "moving images",
+            "detection_files": "VOC's, COCO's",
+            "coco_metric": "COCO's AP",
+            "diagnosis": "kinds of errors",
+            "report": "all on a page",
+        },
+        "toy data": {
+            "toy_data": "draws images",
+            "toy_drawings": "the shapes",
+        },
     },
-    "results": {
-        "report": "a page",
-        "diagnosis": "kinds of errors",
-        "coco_metric": "COCO's AP",
-        "detection_files": "VOC's, COCO's",
-        "films": "moving images",
-        "drawing": "boxes, labels",
-    },
-}
+)
 FOR_ALL = {"runtime": "command line, errors, devices, several processes"}
 
-BOX_HEIGHT = 96
-STEP = 112  # from box to box
+WIDTH = 352  # of a box, pixels
+HEIGHT = 104
+STEP_X = 374  # from box to box
+STEP_Y = 116
+TITLE = 70  # room for the title of a group
 
 
 def files_shown():
     """The names of all files in the figure."""
-    names = [*SCRIPTS, *FOR_ALL]
-    for files in COLUMNS.values():
-        names += files
-    return names
+    groups = [group for column in COLUMNS for group in column.values()]
+    return [name for group in (SCRIPTS, *groups, FOR_ALL) for name in group]
 
 
 def architecture_of_code():
     """The scripts on top, what they use in columns below, and what all use at the bottom."""
-    n_rows = max(len(files) for files in COLUMNS.values())
-    bottom = 426 + n_rows * STEP
-    card = Card(bottom + BOX_HEIGHT + 40)
-    card.text(46, 50, "scripts", SMALL, QUIET, "left", bold=True)
+    card = Card(1632)
+    draw_title(card, 50, 30, "scripts")
     for number, (name, purpose) in enumerate(SCRIPTS.items()):
-        x = 46 + 372 * (number % 3)
-        draw_file(card, x, 80 + STEP * (number // 3), 350, name, purpose, OBJECT)
-    for number, (title, files) in enumerate(COLUMNS.items()):
-        x = 46 + 279 * number
-        is_detector = number == 0
-        if is_detector:  # what a reader needs
-            height = len(files) * STEP + 80
-            card.rectangle(x - 12, 332, 286, height, fill=mix(MARK, share=0.75), radius=18)
-        card.text(x, 366, title, SMALL, QUIET, "left", bold=True)
-        for row, (name, purpose) in enumerate(files.items()):
-            draw_file(card, x, 402 + STEP * row, 262, name, purpose, LAYER)
+        row, column = divmod(number, 3)
+        y = 30 + TITLE + STEP_Y * row
+        draw_file(card, 50 + STEP_X * column, y, WIDTH, name, purpose, OBJECT)
+    for number, column in enumerate(COLUMNS):
+        x = 50 + STEP_X * number
+        y = 352
+        for title, files in column.items():
+            draw_group(card, x, y, title, files)
+            y += TITLE + STEP_Y * len(files) + 20
     for name, purpose in FOR_ALL.items():
-        draw_file(card, 46, bottom, 1099, name, purpose, LAYER)
+        draw_file(card, 50, 1492, 2 * STEP_X + WIDTH, name, purpose, LAYER)
     return card.image()
+
+
+def draw_group(card, x, y, title, files):
+    """Draw the files of a group below its title."""
+    if title == "the detector":  # all that is needed to understand it
+        height = TITLE + STEP_Y * len(files) + 6
+        card.rectangle(x - 11, y, WIDTH + 22, height, fill=mix(MARK, share=0.75), radius=18)
+    draw_title(card, x, y, title)
+    for row, (name, purpose) in enumerate(files.items()):
+        draw_file(card, x, y + TITLE + STEP_Y * row, WIDTH, name, purpose, LAYER)
+
+
+def draw_title(card, x, y, title):
+    """Write the title of a group."""
+    card.text(x, y + 40, title, SMALL, QUIET, "left", bold=True)
 
 
 def draw_file(card, x, y, width, name, purpose, colour):
     """Draw a file as a box with its name and purpose; (x, y) is its upper left corner."""
-    card.rectangle(x, y, width, BOX_HEIGHT, fill=mix(colour), edge=colour, line=4, radius=16)
+    card.rectangle(x, y, width, HEIGHT, fill=mix(colour), edge=colour, line=4, radius=16, layer=5)
     card.text(x + width / 2, y + 30, name, SMALL, INK, bold=True)
-    card.text(x + width / 2, y + 68, purpose, SMALL, INK)
+    card.text(x + width / 2, y + 74, purpose, SMALL, INK)
 
 
 FIGURES = {"architecture_of_code.png": architecture_of_code}

@@ -28,10 +28,10 @@ FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results.json"
 PHOTOGRAPHS = FOLDER / "photographs"
 
-# The photographs that the detectors are shown. Those of blood cells are the first two test images
-# of BCCD (MIT licence, copyright 2017 shenggan)
+# The photographs that the detectors are shown. That of blood cells is one of BCCD's test images (MIT
+# licence, copyright 2017 shenggan)
 ANIMALS = ("cat.jpg", "astronaut.jpg", "coffee.jpg")
-BLOOD = ("blood_cells_1.jpg", "blood_cells_2.jpg")
+BLOOD = ("blood_cells.jpg",)
 
 SCENES_SEED = 1000  # of the drawn scenes; the toy data have another one
 N_SCENES = 20

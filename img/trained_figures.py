@@ -204,28 +204,32 @@ def mistakes_of(scene):
 
 
 def first_picture():
-    """Four photographs, each with what its detector finds."""
-    card = Card(960)
+    """Three photographs, each with what its detector finds."""
+    card = Card(1020)
     show_photograph(card, "animals", "cat.jpg", 46, 46, 646)
     show_photograph(card, "animals", "astronaut.jpg", 718, 46, 430)
-    show_photograph(card, "blood", "blood_cells_1.jpg", 46, 506, 538)
-    show_photograph(card, "blood", "blood_cells_2.jpg", 610, 506, 538)
+    show_photograph(card, "blood", "blood_cells.jpg", 46, 506, 646, labels=False)
+    names = {"RBC": "red blood cell", "WBC": "white blood cell", "Platelets": "platelet"}
+    for number, (label, name) in enumerate(names.items()):
+        card.legend_entry(718, 560 + 70 * number, name, COLOURS[label])
     return card.image()
 
 
-def show_photograph(card, detector, name, x, y, width, min_score=MIN_SCORE):
+def show_photograph(card, detector, name, x, y, width, min_score=MIN_SCORE, labels=True):
     """
     Show a photograph with its detections.
 
     :param detector: "animals" or "blood"
     :param name: file in the folder PHOTOGRAPHS
+    :param labels: label the detections
     """
     image = read_image(PHOTOGRAPHS / name)
     detections = above(read_results()[detector][name], min_score)
     place = card.show(image, x, y, width)
     for label, _, box in detections:
         place.box(to_fractions(box, image), COLOURS[label], line=6)
-    add_labels(card, place, image, detections)
+    if labels:
+        add_labels(card, place, image, detections)
 
 
 def detections():

@@ -334,7 +334,7 @@ def test_files_are_of_known_operators_and_tell_nothing_of_the_machine(raw_file, 
             assert name.encode() not in content
 
 
-# ------------------------------------------------------------------------------ the README's example
+# ----------------------------------------------------------------------------- the README's example
 
 
 @pytest.fixture
