@@ -23,8 +23,9 @@ ORDER = (
     ("checkpoints",),
     ("resume",),
     ("toy_data",),
-    ("convert_weights", "create_data_lists", "detect", "eval"),
-    ("train",),  # evaluates and draws detections as well
+    ("convert_weights", "detect", "eval"),
+    ("preview",),  # draws objects as detect draws detections
+    ("create_data_lists", "train"),  # draw previews; train evaluates and draws detections as well
 )
 SCRIPTS = [script for line in ORDER for script in line]
 ENTRIES = ["convert_weights", "create_data_lists", "detect", "eval", "train"]
