@@ -28,8 +28,8 @@ FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results.json"
 PHOTOGRAPHS = FOLDER / "photographs"
 
-# The photographs that the detectors are shown. That of blood cells is one of BCCD's test images (MIT
-# licence, copyright 2017 shenggan)
+# The photographs that the detectors are shown. That of blood cells is one of BCCD's test images
+# (MIT licence, copyright 2017 shenggan)
 ANIMALS = ("cat.jpg", "astronaut.jpg", "coffee.jpg")
 BLOOD = ("blood_cells.jpg",)
 

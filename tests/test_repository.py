@@ -24,8 +24,8 @@ ORDER = (
     ("checkpoints",),
     ("resume",),
     ("toy_data",),
-    ("convert_weights", "create_data_lists", "detect", "eval"),
-    ("export", "train"),  # which evaluates and draws detections as well
+    ("convert_weights", "detect", "eval", "preview"),
+    ("create_data_lists", "export", "train"),  # train evaluates and draws detections as well
 )
 SCRIPTS = [script for line in ORDER for script in line]
 ENTRIES = ["convert_weights", "create_data_lists", "detect", "eval", "export", "train"]
