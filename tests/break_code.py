@@ -35,7 +35,7 @@ annotations.py | NaN passes for a coordinate | test_annotations.py -k no_number
     if not abs(value) <= MAX_COORDINATE: --> if abs(value) > MAX_COORDINATE:
 annotations.py | a document type passes in UTF-16 | test_annotations.py -k document_type
     if b"<!DOCTYPE" in content.replace(b"\0", b""): --> if b"<!DOCTYPE" in content:
-annotations.py | low edges of COCO's boxes lose a pixel | test_annotations_formats.py -k boxes_of_coco
+annotations.py | COCO's low edges lose a pixel | test_annotations_formats.py -k boxes_of_coco
     rounded([x_min, y_min, x_min + width --> rounded([x_min - 1, y_min - 1, x_min + width
 annotations.py | a polygon is taken for a box | test_annotations_formats.py -k boxes_of_yolo
     polygon_edges(values) if is_polygon --> centre_to_edges(values[:4]) if is_polygon
@@ -49,7 +49,7 @@ data_folders.py | file names lead out of the folder | test_data_folders.py -k ca
     ".." not in PurePosixPath(name).parts --> True
 datasets.py | sizes are those of images lying on their side | test_data_folders.py -k upright
     image.size[::-1] if orientation --> image.size if orientation
-voc_folders.py | training images stay in the validation set | test_data_folders.py -k trained_on_is_none
+voc_folders.py | VAL keeps training images | test_data_folders.py -k trained_on_is_none
     if image.image not in trained --> if True
 create_data_lists.py | --verify swaps the sides | test_create_data_lists_verify.py -k well
     stated_size[0] not in (width, math.inf) or stated_size[1] not in (height, math.inf) -->
