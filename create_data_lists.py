@@ -40,7 +40,7 @@ class Parameters:
     voc07_path: str = "VOCdevkit/VOC2007"  # folder in VOC layout to train and test on; "" for none
     voc12_path: str = "VOCdevkit/VOC2012"  # a second one, to train on too; "" for none
     output_folder: str = "data"  # where the lists go
-    labels: tuple = ()  # class names, or auto for the data's; by default VOC's, or FOLDER's own
+    labels: tuple = ()  # class names; auto for the data's; by default auto with FOLDER, else VOC's
     val_fraction: float = 0.0  # of the training images to validate on, if there are no others
     test_fraction: float = 0.0  # to test on; 0.2 if nothing is there to measure a detector with
     verify: bool = False  # first decode every image and compare it with its annotation

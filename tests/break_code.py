@@ -35,7 +35,7 @@ annotations.py | NaN passes for a coordinate | test_annotations.py -k no_number
     if not abs(value) <= MAX_COORDINATE: --> if abs(value) > MAX_COORDINATE:
 annotations.py | a document type passes in UTF-16 | test_annotations.py -k document_type
     if b"<!DOCTYPE" in content.replace(b"\0", b""): --> if b"<!DOCTYPE" in content:
-annotations.py | COCO's boxes lose a pixel | test_annotations_formats.py -k boxes_of_coco
+annotations.py | COCO's low edges lose a pixel | test_annotations_formats.py -k boxes_of_coco
     rounded([x_min, y_min, x_min + width --> rounded([x_min - 1, y_min - 1, x_min + width
 annotations.py | a polygon is taken for a box | test_annotations_formats.py -k boxes_of_yolo
     polygon_edges(values) if is_polygon --> centre_to_edges(values[:4]) if is_polygon
