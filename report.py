@@ -35,8 +35,7 @@ body { margin: 0 auto; padding: 16px; max-width: 960px; background: var(--page);
 h1 { font-size: 24px; line-height: 1.2; margin: 8px 0 4px; overflow-wrap: anywhere; }
 h2 { font-size: 19px; margin: 36px 0 4px; }
 p { margin: 4px 0 12px; max-width: 70ch; }
-.quiet, figcaption, .about { color: var(--quiet); }
-.about { overflow-wrap: anywhere; }
+figcaption { color: var(--quiet); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 10px; }
 .tile { background: var(--card); border-radius: 8px; padding: 10px 12px; }
 .tile b { display: block; font-size: 22px; line-height: 1.3; }
@@ -69,6 +68,8 @@ svg text { fill: var(--quiet); font: 11px system-ui, sans-serif; }
 .mark { stroke: var(--text); stroke-width: 1; stroke-dasharray: 3 3; }
 .found { fill: var(--third); } .notfound { fill: var(--line); }
 .key { display: inline-block; margin-right: 14px; }
+@media (max-width: 500px) { table { font-size: 13px; } th, td { padding: 4px 5px; }
+  .bar { display: none; } td.text { min-width: 150px; } }
 .key svg { display: inline-block; width: 26px; height: 10px; vertical-align: middle; }
 """
 
@@ -343,7 +344,8 @@ def curve_section(evaluated, detections, objects):
     return (
         "<h2>Precision and recall</h2>\n"
         "<p>From left to right: the share of the objects that are found, 0 to 100%. Upwards: the "
-        "share of the detections that are right when so many are found. Below each curve its AP. "
+        "share of the detections that are right (overlap above 0.5) when so many are found. Below "
+        "each curve its AP from the table. "
         "A curve that ends early belongs to a class whose objects are missed; one that sinks "
         "early, to a class with false alarms at high scores.</p>\n"
         f'<div class="curves">{"".join(figures)}</div>'
