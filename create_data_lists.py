@@ -5,6 +5,7 @@ Find, download or draw a data set, and write the lists that training and evaluat
     python create_data_lists.py               for VOCdevkit/VOC2007 and VOC2012
     python create_data_lists.py --download    downloads them first
     python create_data_lists.py --verify      looks at every image first
+    python create_data_lists.py --preview 12  draws twelve of the images, too
     python create_data_lists.py --toy         draws a data set to try things out
 
 The format of your folder is told by what is in it: PASCAL VOC's layout, COCO's JSON (Roboflow's,
@@ -23,8 +24,9 @@ from tqdm import tqdm
 from annotations import MIN_SIDE, AnnotationError, printable, voc_labels
 from data_folders import find_data
 from data_lists import TEST_FRACTION, check_labels, divide, write_data_lists
-from datasets import read_image, read_image_size
+from datasets import PascalVOCDataset, read_image, read_image_size
 from downloads import download_voc, voc_folder
+from preview import warn_of_what_is_out_of_reach, write_preview
 from runtime import check_range, read_command_line, readable_errors
 from toy_data import TOY_CLASSES, TOY_IMAGES, TOY_TEST_IMAGES, create_toy_data
 from voc_folders import check_folders, find_images
@@ -43,6 +45,7 @@ class Parameters:
     test_fraction: float = 0.0  # to test on; 0.2 if nothing is there to measure a detector with
     verify: bool = False  # first decode every image and compare it with its annotation
     workers: int = 4  # processes that verify; 0: this one does it
+    preview: int = 0  # draw so many training images with their objects, in preview.png; 0: none
     download: bool = False  # first download VOC2007 and VOC2012 (2.9 GB) to the download folder
     download_folder: str = "."  # archives are kept here; they unpack to VOCdevkit in it
     toy: bool = False  # draw a small data set instead; its lists go to the toy folder as well
@@ -50,7 +53,7 @@ class Parameters:
     toy_classes: int = TOY_CLASSES  # classes in the toy set, 1 to 20
     toy_images: int = TOY_IMAGES  # training images in the toy set
     toy_test_images: int = TOY_TEST_IMAGES  # test images in the toy set
-    seed: int = 0  # of the toy set, and of the images that the two fractions draw
+    seed: int = 0  # of the toy set, of the images that the two fractions draw, and of the preview
 
 
 def main(parameters):
@@ -62,6 +65,7 @@ def main(parameters):
     check_parameters(parameters)
     if parameters.toy:
         draw_toy_data(parameters)
+        look_at_lists(parameters.toy_folder, parameters)
         return
     found = find(parameters)
     if parameters.verify:
@@ -70,6 +74,7 @@ def main(parameters):
     write_data_lists(found, parameters.output_folder, chosen_labels(parameters))
     if not found.splits["TEST"] and "VAL" in found.splits:
         print("There are no test images: measure a detector with eval.py --split VAL.")
+    look_at_lists(parameters.output_folder, parameters)
 
 
 def find(parameters):
@@ -98,11 +103,20 @@ def test_fraction(found, parameters):
     return TEST_FRACTION
 
 
+def look_at_lists(data_folder, parameters):
+    """Say what in the lists is out of SSD300's reach, and draw a preview if one is asked for."""
+    train_set = PascalVOCDataset(data_folder, "TRAIN", keep_difficult=True, seed=parameters.seed)
+    warn_of_what_is_out_of_reach(train_set)
+    if parameters.preview > 0:
+        write_preview(train_set, parameters.preview, Path(data_folder) / "preview.png")
+
+
 # --------------------------------------------------------------------------------------- parameters
 
 
 def check_parameters(parameters):
     """Raise a ValueError about what the command line alone shows to be wrong."""
+    check_range("preview", parameters.preview, low=0)
     if parameters.toy and parameters.download:
         raise ValueError("--toy draws a data set and --download downloads one: choose one of them")
     if parameters.folder and (parameters.toy or parameters.download):

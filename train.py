@@ -38,6 +38,7 @@ from history import (
     write_history,
 )
 from model import MAX_WIDTH, SSD300, MultiBoxLoss
+from preview import write_preview
 from published_weights import OTHER_PRIORS, PRIORS, load_base_weights, match_classes
 from resume import (
     check_output_folder,
@@ -79,6 +80,7 @@ class Parameters:
     data_folder: str = "data"  # folder with the lists that create_data_lists.py wrote
     output_folder: str = "."  # where checkpoints, history.jsonl and history.png go
     keep_difficult: bool = True  # learn from objects marked difficult, too
+    preview: int = 0  # only draw so many training images, with objects and priors, in preview.png
 
     # Beginning: by default torchvision's VGG-16 base, and random layers above it
     checkpoint: str = ""  # go on with this run: a file, or auto for the last in the output folder
@@ -147,6 +149,7 @@ TOY = {
 FREE_TO_DIFFER = {
     "data_folder",
     "output_folder",
+    "preview",
     "checkpoint",
     "start_from",
     "pretrained",
@@ -401,7 +404,7 @@ def main(parameters, given=None):
     :param parameters: Parameters
     :param given: names of the parameters that were given explicitly; by default those that differ
         from the values above
-    :return: the history, a list with a dict per epoch
+    :return: the history, a list with a dict per epoch; empty after a preview
     :raises FileNotFoundError: the lists or the checkpoint are missing
     :raises ValueError: parameters, data and checkpoint do not go together
     :raises OSError: the checkpoint could not be written
@@ -422,6 +425,9 @@ def main(parameters, given=None):
     stop_request = StopRequest()
     with process_group(), stop_request:
         try:
+            if parameters.preview > 0:
+                draw_preview(parameters)
+                return []
             run, train_set, validation_set = begin_run(parameters, given)
             # From here on signals only set a flag: a step, or a checkpoint, is not interrupted
             with stop_request.deferred():
@@ -434,6 +440,21 @@ def main(parameters, given=None):
             print(f"Stopped by {signal.Signals(number).name}.", end=" ")
             print(f"Go on with: {launcher} train.py {command}")
             sys.exit(128 + number)  # as a shell reports a program that a signal ended
+
+
+def draw_preview(parameters):
+    """
+    Draw what a run would be trained on, see write_preview. No weights are read: those that a run
+    starts from may bring priors of their own.
+
+    :raises ValueError: a run would go on, whose parameters are in its checkpoint
+    """
+    if parameters.checkpoint:
+        raise ValueError("--preview shows what a new run is trained on: leave out --checkpoint")
+    train_set, _ = load_data(parameters)
+    if rank() == 0:
+        path = Path(parameters.output_folder) / "preview.png"
+        write_preview(train_set, parameters.preview, path, PRIORS[parameters.priors]())
 
 
 def begin_run(parameters, given):
@@ -643,7 +664,7 @@ def check_parameters(parameters):
         check_range(name, getattr(parameters, name), above=0)
     for name in ("epochs", "alpha", "weight_decay", "grad_clip", "micro_batch_size"):
         check_range(name, getattr(parameters, name), low=0)
-    for name in ("checkpoint_every", "workers"):
+    for name in ("checkpoint_every", "workers", "preview"):
         check_range(name, getattr(parameters, name), low=0)
     check_range("freeze", parameters.freeze, low=0, high=5)
     check_range("width", parameters.width, above=0, high=MAX_WIDTH)

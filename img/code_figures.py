@@ -25,6 +25,7 @@ CODE_FILES = {
     "create_data_lists": Box(178, 170, 160, "makes the lists"),
     "train": Box(600, 170, 95, "trains"),
     "convert_weights": Box(1004, 170, 178, "converts them"),
+    "preview": Box(421, 200, 75, "shows data"),
     "toy_data": Box(186, 330, 120, "toy images"),
     "eval": Box(503, 330, 93, "evaluates"),
     "detect": Box(702, 330, 93, "detects"),

@@ -23,7 +23,7 @@ ORDER = (
     ("published_weights",),
     ("checkpoints",),
     ("resume",),
-    ("toy_data",),
+    ("preview", "toy_data"),
     ("convert_weights", "create_data_lists", "detect", "eval"),
     ("train",),  # evaluates and draws detections as well
 )
