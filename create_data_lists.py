@@ -53,7 +53,7 @@ class Parameters:
     toy_classes: int = TOY_CLASSES  # classes in the toy set, 1 to 20
     toy_images: int = TOY_IMAGES  # training images in the toy set
     toy_test_images: int = TOY_TEST_IMAGES  # test images in the toy set
-    seed: int = 0  # of the toy set, of the preview, and of the images that the fractions draw
+    seed: int = 0  # of the toy set, of the images that the two fractions draw, and of the preview
 
 
 def main(parameters):
@@ -75,6 +75,7 @@ def main(parameters):
     look_at_lists(parameters.output_folder, parameters)
     if not found.splits["TEST"] and "VAL" in found.splits:
         print("There are no test images: measure a detector with eval.py --split VAL.")
+    look_at_lists(parameters.output_folder, parameters)
 
 
 def find(parameters):

@@ -4,6 +4,7 @@ the lists have them and as training gets them, and what in the data is too small
 SSD300 to find.
 """
 
+import contextlib
 import math
 from collections import Counter
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 
 from annotations import printable
-from datasets import IMAGE_FORMATS, read_image
+from datasets import read_image, read_image_size
 from drawing import (
     draw_box,
     draw_label,
@@ -46,26 +47,27 @@ MAX_SHARE_OF_SMALL_OBJECTS = 1 / 3
 # objects' shapes. VOC has one in a thousand
 LONGEST_ASPECT_RATIO = 3.0
 MAX_SHARE_OF_LONG_IMAGES = 0.05
-MAX_IMAGES_LOOKED_AT = 2000  # whose size is read from their files
+MAX_IMAGES_LOOKED_AT = 1000  # whose size is read from their files
 
 
 # --------------------------------------------------------------------------------------- the sheet
 
 
-def write_preview(train_set, n_images, path):
+def write_preview(train_set, n_images, path, priors_cxcy=None):
     """
     Write a sheet of training images, each of them twice: on the left with its objects as the lists
     have them; on the right as it is trained on in the first epoch, with the positive priors as thin
     lines, each in the colour of the class that it has to predict.
 
-    The priors are those of model.FEATURE_MAPS; weights that others published may bring their own.
-
     :param train_set: PascalVOCDataset of the TRAIN split
     :param n_images: how many images; all of them if there are fewer
     :param path: the PNG file to write
+    :param priors_cxcy: (8732, 4) float; by default those of model.FEATURE_MAPS
     """
+    if priors_cxcy is None:
+        priors_cxcy = SSD300.create_prior_boxes()
     indices = choose_images(train_set, n_images)
-    criterion = MultiBoxLoss(SSD300.create_prior_boxes())
+    criterion = MultiBoxLoss(priors_cxcy)
     pairs = [draw_pair(train_set, i, criterion) for i in indices]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     arrange(pairs).save(path)
@@ -230,25 +232,13 @@ def warn_of_what_is_out_of_reach(train_set):
     if len(indices) > MAX_IMAGES_LOOKED_AT:
         order = np.random.default_rng(train_set.seed).permutation(len(train_set))
         indices = order[:MAX_IMAGES_LOOKED_AT].tolist()
-    sizes = {i: stated_size(train_set.images[i]) for i in indices}
-    sizes = {i: size for i, size in sizes.items() if size is not None}
+    sizes = {}  # (width, height) of those that can be read; --verify finds the others
+    for i in indices:
+        with contextlib.suppress(OSError, ValueError):
+            sizes[i] = read_image_size(train_set.images[i])
     for warning in (small_objects(train_set, sizes), long_images(sizes)):
         if warning:
             print(warning)
-
-
-def stated_size(path):
-    """
-    The size that an image file states, without decoding it: before it is turned upright, which
-    changes neither areas nor how long it is.
-
-    :return: (width, height) in pixels; None if it cannot be read, which --verify reports
-    """
-    try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
-            return image.size
-    except Exception:  # a damaged file can make Pillow raise almost anything
-        return None
 
 
 def small_objects(train_set, sizes):

@@ -444,7 +444,8 @@ def main(parameters, given=None):
 
 def draw_preview(parameters):
     """
-    Draw what a run would be trained on, see write_preview. No weights are read.
+    Draw what a run would be trained on, see write_preview. No weights are read: those that a run
+    starts from may bring priors of their own.
 
     :raises ValueError: a run would go on, whose parameters are in its checkpoint
     """
@@ -453,7 +454,7 @@ def draw_preview(parameters):
     train_set, _ = load_data(parameters)
     if rank() == 0:
         path = Path(parameters.output_folder) / "preview.png"
-        write_preview(train_set, parameters.preview, path)
+        write_preview(train_set, parameters.preview, path, PRIORS[parameters.priors]())
 
 
 def begin_run(parameters, given):

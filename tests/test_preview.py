@@ -15,7 +15,7 @@ import train
 from create_data_lists import Parameters, main
 from data_lists import create_data_lists
 from datasets import PascalVOCDataset
-from detect import label_colour, load_font
+from drawing import label_colour, load_font
 from helpers.folders import LABEL_MAP, write_lists
 from helpers.oracles import slow_corners, slow_jaccards, slow_matching
 from helpers.runs import settings
@@ -33,6 +33,7 @@ from preview import (
     warn_of_what_is_out_of_reach,
     write_preview,
 )
+from published_weights import PRIORS
 from utils import cxcy_to_xy, find_jaccard_overlap, transform
 
 GREY = (128, 128, 128)
@@ -198,6 +199,19 @@ def test_a_preview_of_training_begins_no_run(toy_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "create_model", lambda *_: pytest.fail("there is a model"))
     assert train.main(settings(toy_folder, tmp_path / "new", preview=2, start_from="coco")) == []
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["preview.png"]
+
+
+def test_a_preview_shows_the_priors_that_the_run_would_have(toy_folder, tmp_path, monkeypatch):
+    matched = []
+
+    def seen_pair(train_set, i, criterion):
+        matched.append(criterion)
+        return Image.new("RGB", (9, 9))
+
+    monkeypatch.setattr(preview, "draw_pair", seen_pair)
+    for number, name in enumerate(("paper", "released")):
+        train.main(settings(toy_folder, tmp_path, preview=1, priors=name))
+        assert torch.equal(matched[number].priors_cxcy, PRIORS[name]())
 
 
 def test_a_preview_is_of_a_new_run(toy_folder, tmp_path):

@@ -23,9 +23,9 @@ ORDER = (
     ("published_weights",),
     ("checkpoints",),
     ("resume",),
-    ("toy_data",),
-    ("convert_weights", "detect", "eval", "preview"),
-    ("create_data_lists", "export", "train"),  # train evaluates and draws detections as well
+    ("preview", "toy_data"),
+    ("convert_weights", "create_data_lists", "detect", "eval"),
+    ("export", "train"),  # train evaluates and draws detections as well
 )
 SCRIPTS = [script for line in ORDER for script in line]
 ENTRIES = ["convert_weights", "create_data_lists", "detect", "eval", "export", "train"]
