@@ -156,14 +156,6 @@ def toy_checkpoint(toy_folder, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def toy_onnx(toy_checkpoint, tmp_path_factory):
-    """That model as an ONNX file."""
-    path = tmp_path_factory.mktemp("onnx") / "toy.onnx"
-    with single_thread():
-        return export.main(export.Parameters(str(toy_checkpoint), str(path)))
-
-
-@pytest.fixture(scope="session")
 def whole(toy_folder, tmp_path_factory):
     """The folder of a run of two epochs that nothing interrupted."""
     folder = tmp_path_factory.mktemp("whole")

@@ -25,10 +25,10 @@ ORDER = (
     ("resume",),
     ("preview", "toy_data"),
     ("convert_weights", "create_data_lists", "detect", "eval"),
-    ("export", "train"),  # train evaluates and draws detections as well
+    ("train",),  # evaluates and draws detections as well
 )
 SCRIPTS = [script for line in ORDER for script in line]
-ENTRIES = ["convert_weights", "create_data_lists", "detect", "eval", "export", "train"]
+ENTRIES = ["convert_weights", "create_data_lists", "detect", "eval", "train"]
 
 
 def imports(script):
