@@ -17,7 +17,6 @@ import pytest
 import torch
 from PIL import Image
 
-import export
 import train
 from checkpoints import model_state, save_checkpoint
 from eval import Evaluation
