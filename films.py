@@ -51,7 +51,9 @@ def open_film_or_animation(path):
 class Animation:
     """
     An animated GIF, WebP or PNG file. Iterating over it gives its frames in order: whole pictures,
-    as a viewer shows them, PIL images in RGB. What is transparent is white.
+    as a viewer shows them, PIL images in RGB. What is transparent is white. (Where a frame of a GIF
+    file is cleared before the next one, Pillow shows the background colour if the first frame is not
+    transparent. The format says so; browsers show what is behind the picture.)
     """
 
     def __init__(self, path):
@@ -120,7 +122,8 @@ class Animation:
                     quality=90,  # WebP's alone
                     **loop,
                 )
-            except (struct.error, ValueError) as error:  # equal frames for more than ten minutes
+            # Equal frames for more than eleven minutes, in older and newer versions of Pillow
+            except (struct.error, OverflowError) as error:
                 raise ValueError(f"{path}: could not be written ({error})") from error
 
 
