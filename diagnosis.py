@@ -256,7 +256,8 @@ def correct(detections, objects, chosen, targets, free):
     :param targets: (D,) the object that each of them belongs to
     :param free: (T,) bool
     """
-    rows = (chosen & free[targets]).nonzero().squeeze(1)
+    rows = chosen.nonzero().squeeze(1)
+    rows = rows[free[targets[rows]]]
     first = torch.full((len(free),), len(chosen))
     first.scatter_reduce_(0, targets[rows], rows, reduce="amin")
     rows = rows[first[targets[rows]] == rows]

@@ -272,7 +272,7 @@ def heading(evaluated, title, detections, objects, threshold):
     """The title, and the figures that matter most."""
     n_difficult = int(objects.difficulties.sum())
     n_objects = len(objects.labels) - n_difficult
-    difficult = f", {n_difficult:,} difficult ones aside" if n_difficult else ""
+    difficult = f", and {n_difficult:,} difficult" if n_difficult else ""
     tiles = {
         f"mAP ({evaluated.metric})": percent(evaluated.mAP) + "%",
         f"objects{difficult}": f"{n_objects:,}",

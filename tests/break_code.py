@@ -80,6 +80,24 @@ utils.py | detections of difficult objects count | test_utils_map.py -k difficul
     counts = hits & ~true_difficulties[best_object] --> counts = hits
 utils.py | the worst of several hits is true | test_utils_map.py -k better_scored
     reduce="amin" --> reduce="amax"
+detection_files.py | boxes are written counted from 0 | test_detection_files.py -k as_the_devkit
+    {x_min + 1:.3f} --> {x_min:.3f}
+detection_files.py | boxes are read as if counted from 0 | test_detection_files.py -k is_read_again
+    usable_box((x_min - 1, y_min - 1, --> usable_box((x_min, y_min,
+coco_metric.py | ids of objects begin with 0 | test_coco_metric.py -k hand
+    "id": len(entries) + 1, --> "id": len(entries),
+diagnosis.py | classification comes before localization | test_diagnosis.py -k kind
+    left = left & ~condition --> left = left
+diagnosis.py | difficult objects are missed | test_diagnosis.py -k kind
+    missed = ~objects.difficulties --> missed = torch.ones_like(objects.difficulties)
+diagnosis.py | equal scores are separated | test_diagnosis.py -k best_f1
+    f1[scores == following] = -1 --> f1[scores < following] = -1
+report.py | names of classes become code | test_report.py -k stay_texts
+    return escape(printable(str(value))) --> return printable(str(value))
+eval.py | NaN is written as it is | test_eval.py -k "null or programs"
+    return None if isinstance(value, float) and math.isnan(value) else value --> return value
+eval.py | boxes are saved as fractions | test_eval.py -k pixels_of
+    boxes * size for boxes, size --> boxes for boxes, size
 model.py | the extra prior comes first | test_model_priors.py -k hand_values
     sizes.insert(1, (extra, extra)) --> sizes.insert(0, (extra, extra))
 model.py | priors are wider than the image | test_model_priors.py -k no_larger_than

@@ -1,7 +1,5 @@
 """COCO's metric, compared with a second implementation: faster-coco-eval."""
 
-import contextlib
-import io
 import math
 import sys
 
@@ -10,6 +8,7 @@ import pytest
 import torch
 
 from coco_metric import COLUMNS, calculate_coco_mAP, print_coco
+from helpers.coco import second_opinion
 
 LABEL_MAP = {"background": 0, "a": 1, "b": 2, "c": 4}  # a number is missing: of an unknown class
 
@@ -17,51 +16,6 @@ LABEL_MAP = {"background": 0, "a": 1, "b": 2, "c": 4}  # a number is missing: of
 @pytest.fixture(autouse=True)
 def engine():
     pytest.importorskip("pycocotools")
-
-
-def other_library(columns, label_map):
-    """COCO's figures of all classes, by faster-coco-eval, which has its own matching in C++."""
-    library = pytest.importorskip("faster_coco_eval")
-    det_boxes, det_labels, det_scores, true_boxes, true_labels, difficulties = columns
-    numbers = [number for number in label_map.values() if number]
-    truth, results = [], []
-    for image in range(len(true_labels)):
-        objects = zip(true_boxes[image], true_labels[image], difficulties[image], strict=True)
-        for box, label, difficult in objects:
-            if int(label) in numbers:
-                truth.append(
-                    coco_form(truth, image, box, label) | {"iscrowd": int(difficult), "ignore": 0}
-                )
-        detections = zip(det_boxes[image], det_labels[image], det_scores[image], strict=True)
-        for box, label, score in detections:
-            if int(label) in numbers:
-                results.append(coco_form(results, image, box, label) | {"score": float(score)})
-    with contextlib.redirect_stdout(io.StringIO()):
-        sides = []
-        for entries in (truth, results):
-            side = library.COCO()
-            side.dataset = {
-                "images": [{"id": image} for image in range(len(true_labels))],
-                "categories": [{"id": number, "name": str(number)} for number in numbers],
-                "annotations": [{"iscrowd": 0, **entry} for entry in entries],
-            }
-            side.createIndex()
-            sides.append(side)
-        evaluator = library.COCOeval_faster(*sides, "bbox")
-        evaluator.run()
-    return [value if value > -1 else math.nan for value in evaluator.stats[:6]]
-
-
-def coco_form(entries, image, box, label):
-    x_min, y_min, x_max, y_max = map(float, box)
-    width, height = x_max - x_min, y_max - y_min
-    return {
-        "id": len(entries) + 1,
-        "image_id": image,
-        "category_id": int(label),
-        "bbox": [x_min, y_min, width, height],
-        "area": width * height,
-    }
 
 
 def random_columns(seed, n_images=12, share_of_crowds=0.2, n_detections=30):
@@ -101,12 +55,12 @@ def random_columns(seed, n_images=12, share_of_crowds=0.2, n_detections=30):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_random_cases_agree_with_the_other_library(seed):
+def test_random_cases_agree_with_the_second_opinion(seed):
     columns = random_columns(seed)
     figures = calculate_coco_mAP(*columns, LABEL_MAP).mean
     assert list(figures) == list(COLUMNS)
     assert list(figures.values()) == pytest.approx(
-        other_library(columns, LABEL_MAP), abs=1e-4, nan_ok=True
+        second_opinion(columns, LABEL_MAP), abs=1e-4, nan_ok=True
     )
     assert 0.02 < figures["AP"] < 0.9, "a case in which all is right or wrong says little"
 
@@ -116,7 +70,7 @@ def test_more_than_a_hundred_detections_of_a_class_in_an_image():
     assert max(map(len, columns[1])) > 300
     figures = calculate_coco_mAP(*columns, LABEL_MAP).mean
     assert list(figures.values()) == pytest.approx(
-        other_library(columns, LABEL_MAP), abs=1e-4, nan_ok=True
+        second_opinion(columns, LABEL_MAP), abs=1e-4, nan_ok=True
     )
 
 

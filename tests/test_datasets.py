@@ -186,6 +186,21 @@ def test_missing_validation_lists_are_named_and_explained(data_folder):
         PascalVOCDataset(data_folder, "VAL")
 
 
+def test_the_lists_alone_are_enough_where_no_image_is_read(data_folder):
+    for path in json.loads((data_folder / "TEST_images.json").read_text()):
+        os.remove(path)
+    with pytest.raises(FileNotFoundError):
+        PascalVOCDataset(data_folder, "TEST")
+    dataset = PascalVOCDataset(data_folder, "TEST", needs_images=False)
+    boxes, labels, difficulties = dataset.objects_px()
+    assert sum(map(len, boxes)) > 0
+    for i, entry in enumerate(json.loads((data_folder / "TEST_objects.json").read_text())):
+        assert boxes[i].shape == (len(entry["boxes"]), 4)
+        assert boxes[i].tolist() == entry["boxes"]
+        assert labels[i].tolist() == entry["labels"]
+        assert difficulties[i].tolist() == list(map(bool, entry["difficulties"]))
+
+
 def test_going_through_a_data_set_ends(data_folder):
     assert len(list(PascalVOCDataset(data_folder, "TEST"))) == 5
 

@@ -189,9 +189,9 @@ def test_objects_of_unknown_classes_are_left_out():
 
 
 def test_no_image_and_no_detection():
-    for columns in (columns_of([]), columns_of([([], [])])):
-        compared = compare(columns, LABEL_MAP)
-        assert set(count_errors(*compared, 0.0).values()) == {0}
+    for images in ([], [([], [])], [([(1, 0.9, BOX)], [])]):
+        compared = compare(columns_of(images), LABEL_MAP)
+        assert count_errors(*compared, 0.0)["missed"] == 0
         assert all(map(math.isnan, find_gains(*compared, LABEL_MAP, "area").values()))
 
 
