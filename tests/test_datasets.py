@@ -1,6 +1,7 @@
 """datasets.py: lists, items and batches, in drawn data sets and a real one."""
 
 import json
+import os
 import signal
 import xml.etree.ElementTree as ElementTree
 from itertools import chain
