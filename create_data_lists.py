@@ -72,7 +72,6 @@ def main(parameters):
         verify(found, parameters.workers)
     divide(found, parameters.val_fraction, test_fraction(found, parameters), parameters.seed)
     write_data_lists(found, parameters.output_folder, chosen_labels(parameters))
-    look_at_lists(parameters.output_folder, parameters)
     if not found.splits["TEST"] and "VAL" in found.splits:
         print("There are no test images: measure a detector with eval.py --split VAL.")
     look_at_lists(parameters.output_folder, parameters)

@@ -244,6 +244,12 @@ def test_smaller_objects_overlap_no_prior_by_a_half_and_larger_squares_do(random
         assert ((best >= 0.5) == is_reached).all()
 
 
+def test_lists_of_a_folder_are_looked_at_once(toy_folder, tmp_path, capsys):
+    main(Parameters(folder=str(toy_folder), output_folder=str(tmp_path), preview=2))
+    assert capsys.readouterr().out.count("training images are drawn in") == 1
+    assert (tmp_path / "preview.png").is_file()
+
+
 @pytest.mark.parametrize(
     ("sides", "is_warned"),
     [
