@@ -73,7 +73,7 @@ class Evaluation(NamedTuple):
     average_precisions: dict  # {class name: AP from 0 to 1, NaN without countable objects}
     mAP: float
     losses: dict  # {"confidence", "localization"}: means over the images; empty without a criterion
-    columns: list | None = None  # what was compared: the six lists that calculate_mAP takes
+    columns: list | None = None  # the six lists that calculate_mAP took, for to_pixels and others
     label_map: dict | None = None  # the classes that were compared
     coco: CocoResult | None = None  # with the metric coco
 

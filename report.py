@@ -69,7 +69,7 @@ svg text { fill: var(--quiet); font: 11px system-ui, sans-serif; }
 .found { fill: var(--third); } .notfound { fill: var(--line); }
 .key { display: inline-block; margin-right: 14px; }
 @media (max-width: 500px) { table { font-size: 13px; } th, td { padding: 4px 5px; }
-  .bar { display: none; } td.text { min-width: 150px; } }
+  thead th { white-space: normal; } .bar { display: none; } td.text { min-width: 150px; } }
 .key svg { display: inline-block; width: 26px; height: 10px; vertical-align: middle; }
 """
 

@@ -86,7 +86,7 @@ detection_files.py | boxes are read as if counted from 0 | test_detection_files.
     usable_box((x_min - 1, y_min - 1, --> usable_box((x_min, y_min,
 coco_metric.py | ids of objects begin with 0 | test_coco_metric.py -k hand
     "id": len(entries) + 1, --> "id": len(entries),
-diagnosis.py | classification comes before localization | test_diagnosis.py -k kind
+diagnosis.py | an error is of several kinds | test_diagnosis.py -k kind
     left = left & ~condition --> left = left
 diagnosis.py | difficult objects are missed | test_diagnosis.py -k kind
     missed = ~objects.difficulties --> missed = torch.ones_like(objects.difficulties)
