@@ -436,10 +436,9 @@ def detect_in_pictures(batch, output_paths, detector, results):
     for (path, image), detections in zip(batch, found, strict=True):
         output_path = output_paths[path]
         detector.draw(image, detections).save(output_path)
-        lines = [
-            f"{printable(path)}: {len(detections)} objects, {milliseconds:.0f} ms, drawn in "
-            f"{printable(str(output_path))}"
-        ]
+        n_objects = count(len(detections), "object")
+        shown_output = printable(str(output_path))
+        lines = [f"{printable(path)}: {n_objects}, {milliseconds:.0f} ms, drawn in {shown_output}"]
         for name, score, box in detections:
             edges = ", ".join(f"{edge:.0f}" for edge in box)
             lines.append(f"  {printable(name)} {score:.2f} at {edges}")
@@ -485,9 +484,14 @@ def detect_in_frames(path, output_path, detector, results):
     n_objects = sum(len(frame["labels"]) for frame in entry["frames"])
     stated = "" if n_frames == source.n_frames else f" (the file states {source.n_frames})"
     tqdm.write(
-        f"{printable(path)}: {n_frames} frames{stated}, {n_objects} objects, "
+        f"{printable(path)}: {n_frames} frames{stated}, {count(n_objects, 'object')}, "
         f"{entry['milliseconds']:.0f} ms a frame, drawn in {printable(str(output_path))}"
     )
+
+
+def count(number, noun):
+    """Like "1 image" or "2 images"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def as_lists(detections):
@@ -588,8 +592,9 @@ def find_files(arguments, output_folder):
             continue
         in_folder = find_in_folder(argument, output_folder)
         n_films = sum(map(is_film, in_folder))
+        n_images = len(in_folder) - n_films
         print(
-            f"{printable(argument)}: {len(in_folder) - n_films} images and {n_films} films, "
+            f"{printable(argument)}: {count(n_images, 'image')} and {count(n_films, 'film')}, "
             "subfolders included"
         )
         paths += in_folder

@@ -51,9 +51,9 @@ def open_film_or_animation(path):
 class Animation:
     """
     An animated GIF, WebP or PNG file. Iterating over it gives its frames in order: whole pictures,
-    as a viewer shows them, PIL images in RGB. What is transparent is white. (Where a frame of a GIF
-    file is cleared before the next one, Pillow shows the background colour if the first frame is not
-    transparent. The format says so; browsers show what is behind the picture.)
+    as a viewer shows them, PIL images in RGB. What is transparent is white. (Where a GIF file says
+    that a frame is cleared before the next one, Pillow shows the background colour if the first
+    frame is not transparent. The format says so; browsers show what is behind the picture.)
     """
 
     def __init__(self, path):
