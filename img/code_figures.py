@@ -28,7 +28,10 @@ CODE_FILES = {
     "toy_data": Box(186, 330, 120, "toy images"),
     "eval": Box(503, 330, 93, "evaluates"),
     "detect": Box(702, 330, 93, "detects"),
+    "image_paths": Box(716, 455, 94, "which files"),
     "checkpoints": Box(1004, 520, 178, "saves and loads"),
+    "drawing": Box(618, 590, 64, "labels"),
+    "films": Box(750, 590, 58, "frames"),
     "toy_drawings": Box(184, 640, 124, "simple shapes"),
     "history": Box(952, 670, 126, "progress, log"),
     "datasets": Box(681, 760, 114, "reads images"),
@@ -45,11 +48,14 @@ FOR_ALL = "runtime"
 # Where arrows start and end, x in pixels, if they would otherwise cross a box
 DETOURS = {
     ("create_data_lists", "downloads"): (40, 40),
-    ("create_data_lists", "datasets"): (280, 642),
+    ("create_data_lists", "datasets"): (280, 572),
     ("toy_data", "data_lists"): (300, 395),
     ("eval", "checkpoints"): (570, 880),
-    ("eval", "datasets"): (540, 670),
-    ("detect", "checkpoints"): (760, 940),
+    ("eval", "datasets"): (420, 590),
+    ("detect", "checkpoints"): (790, 940),
+    ("detect", "drawing"): (611, 614),
+    ("drawing", "datasets"): (640, 650),
+    ("films", "datasets"): (750, 740),
     ("checkpoints", "published_weights"): (1125, 1125),
     ("model", "downloads"): (410, 300),
 }

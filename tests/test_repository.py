@@ -19,7 +19,7 @@ ORDER = (
     ("history", "utils"),
     ("datasets", "model"),
     ("drawing", "films", "safe_loading"),
-    ("published_weights",),
+    ("image_paths", "published_weights"),
     ("checkpoints",),
     ("toy_data",),
     ("convert_weights", "create_data_lists", "detect", "eval"),
