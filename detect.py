@@ -1,7 +1,6 @@
 """Detect objects in images and films, and draw them."""
 
 import functools
-import glob
 import itertools
 import json
 import os
@@ -18,7 +17,6 @@ from tqdm import tqdm
 from annotations import printable
 from checkpoints import load_model
 from datasets import (
-    IMAGE_FORMATS,
     MAX_PIXELS,
     describe_image_errors,
     open_image,
@@ -26,7 +24,8 @@ from datasets import (
     upright_rgb,
 )
 from drawing import annotate, load_font, missing_letters
-from films import FILM_ENDINGS, is_animated, is_film, open_film_or_animation
+from films import is_animated, is_film, open_film_or_animation
+from image_paths import choose_output_paths, count, expand_pattern, find_files
 from runtime import (
     autocast,
     check_precision,
@@ -437,10 +436,8 @@ def detect_in_pictures(batch, output_paths, detector, results):
         output_path = output_paths[path]
         detector.draw(image, detections).save(output_path)
         n_objects = count(len(detections), "object")
-        lines = [
-            f"{printable(path)}: {n_objects}, {milliseconds:.0f} ms, drawn in "
-            f"{printable(str(output_path))}"
-        ]
+        shown_output = printable(str(output_path))
+        lines = [f"{printable(path)}: {n_objects}, {milliseconds:.0f} ms, drawn in {shown_output}"]
         for name, score, box in detections:
             edges = ", ".join(f"{edge:.0f}" for edge in box)
             lines.append(f"  {printable(name)} {score:.2f} at {edges}")
@@ -489,11 +486,6 @@ def detect_in_frames(path, output_path, detector, results):
         f"{printable(path)}: {n_frames} frames{stated}, {count(n_objects, 'object')}, "
         f"{entry['milliseconds']:.0f} ms a frame, drawn in {printable(str(output_path))}"
     )
-
-
-def count(number, noun):
-    """Like "1 image" or "2 images"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def as_lists(detections):
@@ -572,105 +564,6 @@ def warn_of_missing_letters(label_map, font):
         print(
             f"The labels' font lacks letters of the classes: {missing} (--font FILE names another)"
         )
-
-
-# ---------------------------------------------------------------------------------- names of files
-
-
-def find_files(arguments, output_folder):
-    """
-    Find the files that the arguments stand for, and print how many there are in each folder.
-
-    :param arguments: files, folders and patterns, as a shell expands them (on Windows, it does not)
-    :param output_folder: is left out where it lies in one of the folders
-    :return: list of paths, each once; whether they can be read is seen later
-    :raises FileNotFoundError: none of them exists
-    :raises ValueError: there is none
-    """
-    paths = []
-    for argument in itertools.chain.from_iterable(map(expand_pattern, map(str, arguments))):
-        if not os.path.isdir(argument):
-            paths.append(argument)
-            continue
-        in_folder = find_in_folder(argument, output_folder)
-        n_films = sum(map(is_film, in_folder))
-        n_images = len(in_folder) - n_films
-        print(
-            f"{printable(argument)}: {count(n_images, 'image')} and {count(n_films, 'film')}, "
-            "subfolders included"
-        )
-        paths += in_folder
-    if not paths:
-        raise ValueError(
-            f"{', '.join(map(str, arguments))}: no images or films there: name another folder"
-        )
-    if not any(map(os.path.exists, paths)):
-        raise FileNotFoundError(f"{paths[0]}: no such image")
-    return list(dict.fromkeys(paths))
-
-
-def expand_pattern(argument):
-    """
-    :param argument: a file, a folder, or a pattern with *, ? or [...]; ** is for subfolders
-    :return: list of paths: what fits the pattern, or as in a shell the argument itself if nothing
-        does; a file that really has such a name comes first
-    """
-    if os.path.exists(argument):
-        return [argument]
-    return sorted(glob.glob(argument, recursive=True)) or [argument]
-
-
-def find_in_folder(folder, output_folder):
-    """
-    :return: list of the images and films in a folder and its subfolders, in alphabetical order,
-        judged by the endings of their names. Hidden files and folders are left out, and outputs
-    """
-    known_endings = Image.registered_extensions()  # {".jpg": "JPEG", ...}
-    endings = {ending for ending, name in known_endings.items() if name in IMAGE_FORMATS}
-    endings |= FILM_ENDINGS
-    paths = []
-    for parent, folders, names in os.walk(folder):
-        # os.walk goes on with the folders that are left in the list
-        folders[:] = [
-            name
-            for name in sorted(folders)
-            if not name.startswith(".") and Path(parent, name).resolve() != output_folder.resolve()
-        ]
-        paths += [
-            os.path.join(parent, name)
-            for name in sorted(names)
-            if not name.startswith(".") and Path(name).suffix.lower() in endings
-        ]
-    return paths
-
-
-def choose_output_paths(paths, output_folder):
-    """
-    Choose a name for each output: that of its image, with a number if another one has it already,
-    whatever its ending.
-
-    :param paths: image files; a repeated one counts once
-    :param output_folder: where the outputs go
-    :return: {path of the image: path of its output}; no output replaces another one, nor an image.
-        All end in .png; of films and animated pictures the ending changes
-    """
-    folder = output_folder.resolve()
-    # In lower case, since for some systems "A.png" and "a.png" are the same file
-    taken = set()
-    for path in map(Path, paths):
-        for place in (path.parent.resolve() / path.name, path.resolve()):  # a link, and its target
-            if place.parent == folder:
-                taken.add(place.stem.lower())
-    output_paths = {}
-    for path in dict.fromkeys(paths):
-        stem = f"{Path(path).stem}_detections"
-        number = 2
-        while stem.lower() in taken:
-            stem = f"{Path(path).stem}_{number}_detections"
-            number += 1
-        taken.add(stem.lower())
-        output_paths[path] = output_folder / f"{stem}.png"
-    return output_paths
 
 
 def put_images_first(arguments):

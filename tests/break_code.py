@@ -235,6 +235,27 @@ detect.py | boxes reach out of the image | test_detect.py -k within_it
     nan_to_num().clamp(0, 1) * size --> nan_to_num() * size
 detect.py | suppressed classes are shown | test_detect.py -k settings_decide
     if detection.name not in suppress] --> if True]
+detect.py | the precision is forgotten | test_detect_files.py -k precision_reaches
+    with autocast(device, precision): --> with autocast(device, "float32"):
+detect.py | large images fill a batch up | test_detect_files.py -k large_images
+    if len(batch) == batch_size or n_pixels > MAX_BATCH_PIXELS: --> if len(batch) == batch_size:
+detect.py | all images are read first | test_detect_files.py -k memory
+    in make_batches(pictures, --> in make_batches(list(pictures),
+detect.py | unreadable files are not in the JSON file | test_detect_files.py -k names_them
+    for path, message in results.unreadable.items() --> for path, message in ()
+image_paths.py | outputs are taken for images | test_detect_files.py -k outputs_in_a_folder
+    .resolve() != output_folder.resolve() --> .resolve() != output_folder
+image_paths.py | an output replaces what a link stands for | test_image_paths.py -k do_not_meet
+    (path.parent.resolve() / path.name, path.resolve()) --> (path.parent.resolve() / path.name,)
+films.py | what is transparent is black | test_films.py -k begins_transparent
+    Image.new("RGB", image.size, "white") --> Image.new("RGB", image.size)
+films.py | all frames are shown equally long | test_films.py -k keeps_its_format
+    duration=self.durations_ms, --> duration=100,
+films.py | the picture in front is a frame | test_films.py -k without_animations
+    self.first = 1 if --> self.first = 0 if
+films.py | films come with red for blue | test_films.py -k rate_and_size
+    Image.fromarray(self.opencv.cvtColor(pixels, self.opencv.COLOR_BGR2RGB)) -->
+    Image.fromarray(pixels)
 drawing.py | labels cover their own boxes | test_drawing.py -k rather_than_its_own
     (total_overlap(place, [box, *labels]), total_overlap(place, boxes)) -->
     (total_overlap(place, labels), total_overlap(place, boxes))

@@ -13,7 +13,6 @@ import detect as detect_script
 from checkpoints import load_model
 from detect import (
     Parameters,
-    choose_output_paths,
     detect,
     draw_sheet,
     find_objects,
@@ -201,29 +200,6 @@ def image_file(tmp_path):
 def small_checkpoint(tmp_path):
     """A checkpoint of a small model that knows cats and dogs."""
     return save_small_checkpoint(tmp_path / "small.pth.tar")
-
-
-def test_output_names_never_collide():
-    paths = ["a_3.jpg", "x/a.jpg", "y/a.jpg", "z/a.png", "a_2.jpg", "y/A.jpg"]
-    output_paths = choose_output_paths(paths, Path("out"))
-    assert list(output_paths) == paths
-    assert [path.name for path in output_paths.values()] == [
-        "a_3_detections.png",
-        "a_detections.png",
-        "a_2_detections.png",
-        "a_4_detections.png",
-        "a_2_2_detections.png",
-        "A_5_detections.png",
-    ]
-
-
-def test_an_output_never_replaces_an_image_that_is_still_to_be_read(tmp_path):
-    paths = [str(tmp_path / "a.png"), str(tmp_path / "a_detections.png")]
-    output_paths = choose_output_paths(paths, tmp_path)
-    assert [path.name for path in output_paths.values()] == [
-        "a_2_detections.png",
-        "a_detections_detections.png",
-    ]
 
 
 def test_an_unreadable_image_does_not_stop_the_others(small_checkpoint, image_file, tmp_path):

@@ -20,7 +20,7 @@ ORDER = (
     ("history", "utils"),
     ("datasets", "diagnosis", "model"),
     ("drawing", "films", "report", "safe_loading"),
-    ("published_weights",),
+    ("image_paths", "published_weights"),
     ("checkpoints",),
     ("resume",),
     ("preview", "toy_data"),
