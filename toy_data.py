@@ -17,7 +17,7 @@ from data_lists import create_data_lists
 from runtime import check_range
 from toy_drawings import TOY_DRAWINGS
 
-# The default toy set, which `train.py --toy` learns well in five minutes on two CPU cores
+# The default toy set, which `train.py --toy` learns well in minutes on two CPU cores
 TOY_CLASSES = 4
 TOY_IMAGES = 600
 TOY_TEST_IMAGES = 200

@@ -40,19 +40,20 @@ COLUMNS = (
             "downloads": "fetches files",
             "preview": "a first look",
         },
+        "toy data": {
+            "toy_data": "draws images",
+            "toy_drawings": "the shapes",
+        },
     },
     {
         "results": {
+            "image_paths": "which files",
             "drawing": "boxes, labels",
             "films": "moving images",
             "detection_files": "VOC's, COCO's",
             "coco_metric": "COCO's AP",
             "diagnosis": "kinds of errors",
             "report": "all on a page",
-        },
-        "toy data": {
-            "toy_data": "draws images",
-            "toy_drawings": "the shapes",
         },
     },
 )
@@ -63,6 +64,8 @@ HEIGHT = 104
 STEP_X = 374  # from box to box
 STEP_Y = 116
 TITLE = 70  # room for the title of a group
+GAP = 20  # below a group
+TOP = 352  # of the columns
 
 
 def files_shown():
@@ -73,7 +76,8 @@ def files_shown():
 
 def architecture_of_code():
     """The scripts on top, what they use in columns below, and what all use at the bottom."""
-    card = Card(1632)
+    bottom = TOP + max(height_of(column) for column in COLUMNS)
+    card = Card(bottom + HEIGHT + 36)
     draw_title(card, 50, 30, "scripts")
     for number, (name, purpose) in enumerate(SCRIPTS.items()):
         row, column = divmod(number, 3)
@@ -81,13 +85,18 @@ def architecture_of_code():
         draw_file(card, 50 + STEP_X * column, y, WIDTH, name, purpose, OBJECT)
     for number, column in enumerate(COLUMNS):
         x = 50 + STEP_X * number
-        y = 352
+        y = TOP
         for title, files in column.items():
             draw_group(card, x, y, title, files)
-            y += TITLE + STEP_Y * len(files) + 20
+            y += height_of({title: files})
     for name, purpose in FOR_ALL.items():
-        draw_file(card, 50, 1492, 2 * STEP_X + WIDTH, name, purpose, LAYER)
+        draw_file(card, 50, bottom, 2 * STEP_X + WIDTH, name, purpose, LAYER)
     return card.image()
+
+
+def height_of(groups):
+    """How much room groups of files take below each other."""
+    return sum(TITLE + STEP_Y * len(files) + GAP for files in groups.values())
 
 
 def draw_group(card, x, y, title, files):
