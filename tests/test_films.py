@@ -85,6 +85,14 @@ def test_a_gif_file_that_is_played_once_stays_one(tmp_path):
         assert "loop" not in image.info
 
 
+def assert_shown(path, size, frames, background=-1):
+    """Write a GIF file; what Animation reads of it is what a viewer shows."""
+    path.write_bytes(gif_bytes(size, frames))
+    read = list(Animation(path))
+    for frame, expected in zip(read, shown_frames(size, frames, background), strict=True):
+        assert np.array_equal(np.asarray(frame), expected)
+
+
 @pytest.mark.parametrize("has_transparency", [False, True])
 @pytest.mark.parametrize("disposal", [KEEP, CLEAR, RESTORE])
 def test_frames_of_a_gif_file_are_those_that_a_viewer_shows(disposal, has_transparency, tmp_path):
@@ -98,11 +106,8 @@ def test_frames_of_a_gif_file_are_those_that_a_viewer_shows(disposal, has_transp
     for left, top, width, height in ((2, 1, 5, 4), (4, 3, 9, 6), (0, 0, 13, 9), (7, 2, 3, 3)):
         pixels = rng.integers(0, TRANSPARENT + 1, (height, width))
         frames.append((pixels, left, top, disposal, has_transparency, 7))
-    (tmp_path / "x.gif").write_bytes(gif_bytes(size, frames))
-    read = list(Animation(tmp_path / "x.gif"))
     background = -1 if has_transparency else 0
-    for frame, expected in zip(read, shown_frames(size, frames, background), strict=True):
-        assert np.array_equal(np.asarray(frame), expected)
+    assert_shown(tmp_path / "x.gif", size, frames, background)
 
 
 def test_a_gif_file_that_begins_transparent_is_white_there(tmp_path):
@@ -111,10 +116,7 @@ def test_a_gif_file_that_begins_transparent_is_white_there(tmp_path):
         (np.full((2, 2), 1), 1, 1, CLEAR, True, 5),
         (np.full((2, 2), 2), 4, 2, KEEP, True, 5),
     ]
-    (tmp_path / "x.gif").write_bytes(gif_bytes((6, 4), frames))
-    read = list(Animation(tmp_path / "x.gif"))
-    for frame, expected in zip(read, shown_frames((6, 4), frames), strict=True):
-        assert np.array_equal(np.asarray(frame), expected)
+    assert_shown(tmp_path / "x.gif", (6, 4), frames)
 
 
 def test_frames_without_a_duration_and_of_none_keep_it(tmp_path):
@@ -131,10 +133,7 @@ def test_a_frame_that_sticks_out_is_cut_off(tmp_path, monkeypatch):
         (np.full((4, 6), 0), 0, 0, KEEP, False, 5),
         (np.full((4, 6), 1), 3, 2, KEEP, False, 5),
     ]
-    (tmp_path / "x.gif").write_bytes(gif_bytes((6, 4), frames))
-    read = list(Animation(tmp_path / "x.gif"))
-    for frame, expected in zip(read, shown_frames((6, 4), frames), strict=True):
-        assert np.array_equal(np.asarray(frame), expected)
+    assert_shown(tmp_path / "x.gif", (6, 4), frames)
     monkeypatch.setattr(films, "MAX_PIXELS", 50)  # the picture has 24, with that frame 54
     with pytest.raises(ValueError, match=r"x\.gif: .*frame 1 sticks out too far"):
         list(Animation(tmp_path / "x.gif"))

@@ -1,6 +1,7 @@
 """Makes small folders in VOC layout, and reads lists, for the tests."""
 
 import json
+import re
 from pathlib import Path
 
 from datasets import SPLITS
@@ -60,3 +61,9 @@ def write_lists(folder, images, entries, label_map=LABEL_MAP):
         (folder / f"{split}_objects.json").write_text(json.dumps(entries))
     (folder / "label_map.json").write_text(json.dumps(label_map))
     return folder
+
+
+def assert_each_matches(texts, patterns):
+    """There are as many texts as patterns, and each contains its own."""
+    for text, pattern in zip(texts, patterns, strict=True):
+        assert re.search(pattern, text), text
