@@ -213,48 +213,35 @@ def take_over_parameters(parameters, given, state, free_to_differ):
     return dataclasses.replace(parameters, **changes)
 
 
-def take_over_width(parameters, given, state):
+def take_over_network(parameters, given, state):
     """
-    The width of a network that is not new is that of its file.
+    What the weights of a file were made for comes with them: the network's width, and the priors
+    that its offsets are relative to.
 
     :param parameters, given: see take_over_parameters
     :param state: the checkpoint that the run begins with
     :return: train.Parameters
-    :raises ValueError: another width was given explicitly
+    :raises ValueError: something else was given explicitly
     """
-    width = state["width"]
-    if width == parameters.width:
-        return parameters
     file = parameters.checkpoint or parameters.start_from
-    if "width" in given:
-        raise ValueError(
-            f"--width {parameters.width}: {file} has the width {width}, which its weights keep: "
-            "leave out --width, or begin a new run without these weights"
-        )
-    print(f"width: {width} as in {file}.")
-    return dataclasses.replace(parameters, width=width)
-
-
-def take_over_priors(parameters, given, state):
-    """
-    The offsets that a network predicts are relative to its priors, so it keeps those of its file.
-
-    :param parameters, given: see take_over_parameters
-    :param state: the checkpoint that the run begins with
-    :return: train.Parameters
-    :raises ValueError: others were given explicitly
-    """
     priors = name_priors(state["priors_cxcy"])
-    if priors == parameters.priors:
-        return parameters
-    file = parameters.checkpoint or parameters.start_from
-    if "priors" in given:
-        raise ValueError(
-            f"--priors {parameters.priors}: {file} has priors of its own ({priors}), which its "
-            "weights belong to: leave out --priors, or begin a new run without these weights"
-        )
-    print(f"priors: {priors} as in {file}.")
-    return dataclasses.replace(parameters, priors=priors)
+    of_file = {
+        "width": (state["width"], f"has the width {state['width']}, which its weights keep"),
+        "priors": (priors, f"has priors of its own ({priors}), which its weights belong to"),
+    }
+    changes = {}
+    for name, (value, explanation) in of_file.items():
+        current = getattr(parameters, name)
+        if value == current:
+            continue
+        if name in given:
+            raise ValueError(
+                f"--{name} {current}: {file} {explanation}: leave out --{name}, or begin a new run "
+                "without these weights"
+            )
+        print(f"{name}: {value} as in {file}.")
+        changes[name] = value
+    return dataclasses.replace(parameters, **changes)
 
 
 def check_same_data(state, checkpoint, label_map, fingerprints, data_folder):

@@ -46,9 +46,8 @@ from resume import (
     find_start,
     restore_training,
     take_output_folder,
+    take_over_network,
     take_over_parameters,
-    take_over_priors,
-    take_over_width,
 )
 from runtime import (
     StopRequest,
@@ -125,7 +124,7 @@ class Parameters:
     toy_images: int = TOY_IMAGES  # training images to draw
 
 
-# What --toy changes of the above, except for what is given on the command line: five minutes on two
+# What --toy changes of the above, except for what is given on the command line: six minutes on two
 # CPU cores instead of a day on a GPU. In so short a time, many steps of a narrow network learn more
 # than fewer steps of a wide one.
 TOY = {
@@ -473,8 +472,7 @@ def begin_run(parameters, given):
         parameters = take_over_parameters(parameters, given, state, FREE_TO_DIFFER)
     check_parameters(parameters)  # again: they may have changed
     if state is not None:
-        parameters = take_over_width(parameters, given, state)
-        parameters = take_over_priors(parameters, given, state)
+        parameters = take_over_network(parameters, given, state)
     check_output_folder(parameters, state)
     train_set, validation_set = load_data(parameters)
     parameters = set_iterations(parameters, len(train_set))

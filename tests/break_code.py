@@ -83,7 +83,7 @@ utils.py | the worst of several hits is true | test_utils_map.py -k better_score
 detection_files.py | boxes are written counted from 0 | test_detection_files.py -k as_the_devkit
     {x_min + 1:.3f} --> {x_min:.3f}
 detection_files.py | boxes are read as if counted from 0 | test_detection_files.py -k is_read_again
-    usable_box((x_min - 1, y_min - 1, --> usable_box((x_min, y_min,
+    ordered_box((x_min - 1, y_min - 1, --> ordered_box((x_min, y_min,
 coco_metric.py | ids of objects begin with 0 | test_coco_metric.py -k hand
     "id": len(entries) + 1, --> "id": len(entries),
 diagnosis.py | an error is of several kinds | test_diagnosis.py -k kind
@@ -186,7 +186,7 @@ train.py | losses forget the number of processes | test_distributed.py -k follow
 resume.py | TOY changes the runs of older checkpoints | test_train_width.py -k older
     .get(name, defaults[name]) --> .get(name, current)
 resume.py | a width that is given is passed over | test_train_width.py -k another_width_than
-    if "width" in given: --> if False:
+    if name in given:\n            raise ValueError( --> if False:\n            raise ValueError(
 checkpoints.py | a checkpoint is renamed too early | test_checkpoints.py -k before_it_is_renamed
     os.fsync(file.fileno()) --> pass
 checkpoints.py | the temporary file stays | test_checkpoints.py -k interrupted_write
