@@ -8,6 +8,7 @@ import io
 from typing import NamedTuple
 
 from annotations import printable
+from utils import percent
 
 # (name, index of the overlap or all of them, index of the range of sizes) in COCOeval's results
 ALL_OVERLAPS = slice(None)
@@ -64,8 +65,8 @@ def calculate_coco_mAP(
     truth = true_boxes_px, true_labels, true_difficulties
     detections = det_boxes_px, det_labels, det_scores
     classes = {name: number for name, number in label_map.items() if number > 0}
-    objects = annotations(*truth, "iscrowd", classes.values())
-    results = annotations(*detections, "score", classes.values())
+    objects = coco_entries(*truth, "iscrowd", classes.values())
+    results = coco_entries(*detections, "score", classes.values())
     precision = run_cocoeval(objects, results, len(true_labels), sorted(classes.values()))
     by_class = {}
     for name, number in classes.items():
@@ -74,7 +75,7 @@ def calculate_coco_mAP(
     return CocoResult(by_class, summarize(precision))
 
 
-def annotations(boxes_px, labels, values, value_name, numbers):
+def coco_entries(boxes_px, labels, values, value_name, numbers):
     """
     Objects or detections in COCO's form.
 
@@ -105,7 +106,7 @@ def annotations(boxes_px, labels, values, value_name, numbers):
 
 def run_cocoeval(objects, results, n_images, numbers):
     """
-    :param objects, results: see annotations
+    :param objects, results: see coco_entries
     :param n_images: number of images, with and without objects
     :param numbers: of the classes, ascending
     :return: (10, 101, K, 4, 1) array: precision by overlap, recall, class, size and number of
@@ -149,8 +150,3 @@ def print_coco(result):
     for name, figures in [*result.classes.items(), ("all classes", result.mean)]:
         values = "".join(f"{percent(figures[column]):>11}" for column in COLUMNS)
         print(f"{printable(name):<{width}}{values}")
-
-
-def percent(value):
-    """A share as text, in percent."""
-    return "n/a" if value != value else f"{100 * value:.1f}"

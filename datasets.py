@@ -354,9 +354,8 @@ class PascalVOCDataset(Dataset):
         return hashlib.sha256(content.encode()).hexdigest()
 
     def image_sizes(self):
-        """(width, height) of each image in pixels; not decoded for that."""
-        files = (ImageFile(path) for path in self.images)
-        return [(file.width, file.height) for file in files]
+        """(width, height) of each image in pixels, upright."""
+        return [read_image_size(path) for path in self.images]
 
     def objects_px(self):
         """

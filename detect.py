@@ -25,13 +25,14 @@ from datasets import (
 )
 from drawing import annotate, load_font, missing_letters
 from films import is_animated, is_film, open_film_or_animation
-from image_paths import choose_output_paths, count, expand_pattern, find_files
+from image_paths import choose_output_paths, expand_pattern, find_files
 from runtime import (
     autocast,
     check_precision,
     check_range,
     choose_device,
     choose_precision,
+    count,
     describe_precision,
     read_command_line,
     readable_errors,

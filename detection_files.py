@@ -36,7 +36,7 @@ def voc_image_ids(image_paths):
             raise ValueError(
                 f"{printable(path)}: a file of detections cannot hold this file name: rename it"
             )
-    check_different(ids, image_paths)
+    check_ids_differ(ids, image_paths)
     return ids
 
 
@@ -49,7 +49,7 @@ def coco_image_ids(image_paths):
     :raises ValueError: two images have the same id
     """
     ids = [coco_image_id(Path(path).stem) for path in image_paths]
-    check_different(ids, image_paths)
+    check_ids_differ(ids, image_paths)
     return ids
 
 
@@ -58,7 +58,7 @@ def coco_image_id(name):
     return int(name) if name.isascii() and name.isdigit() else name
 
 
-def check_different(ids, image_paths):
+def check_ids_differ(ids, image_paths):
     """:raises ValueError: an id occurs twice"""
     paths = {}
     for image_id, path in zip(ids, image_paths, strict=True):
@@ -257,7 +257,7 @@ def parse_voc_line(line, place):
             f"{place}: expected {VOC_LINE!r}, got {reprlib.repr(line)}: correct it"
         ) from None
     check_score(score, line, place)
-    return image_id, usable_box((x_min - 1, y_min - 1, x_max, y_max), line, place), score
+    return image_id, ordered_box((x_min - 1, y_min - 1, x_max, y_max), line, place), score
 
 
 def check_score(score, shown, place):
@@ -268,7 +268,7 @@ def check_score(score, shown, place):
         )
 
 
-def usable_box(edges, shown, place):
+def ordered_box(edges, shown, place):
     """
     A box whose edges are in order. Detectors that clip their boxes to the image may turn round the
     edges of one that lies outside; published files have such boxes. They become boxes without area:
@@ -317,7 +317,7 @@ def parse_coco_entry(entry, place):
     if not has_form_of_coco(entry):
         raise ValueError(f"{place}: expected {COCO_ENTRY}, got {reprlib.repr(entry)}: correct it")
     x, y, width, height = entry["bbox"]
-    box = usable_box((x, y, x + width, y + height), entry, place)
+    box = ordered_box((x, y, x + width, y + height), entry, place)
     check_score(entry["score"], entry, place)
     image_id = coco_image_id(str(entry["image_id"]))
     return image_id, entry["category_id"], box, float(entry["score"])

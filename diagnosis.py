@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from utils import average_precision, find_jaccard_overlap, judge_detections
+from utils import average_precision, find_jaccard_overlap, image_numbers, judge_detections
 
 MIN_OVERLAP = 0.5  # a detection is right above this, as in utils.calculate_mAP
 BACKGROUND_OVERLAP = 0.1  # below this it has nothing to do with an object (TIDE's t_b)
@@ -95,11 +95,6 @@ def compare(columns, label_map):
     best = find_best_objects(images, boxes_px, labels, objects, n_images)
     judged = judge(images, boxes_px, labels, objects, label_map, n_images)
     return Detections(images, boxes_px, labels, scores[order], *judged, *best), objects
-
-
-def image_numbers(tensors):
-    """For tensors with n_0, n_1 ... rows: 0 n_0 times, 1 n_1 times, and so on."""
-    return torch.repeat_interleave(torch.tensor([len(tensor) for tensor in tensors]).long())
 
 
 def judge(images, boxes_px, labels, objects, label_map, n_images, difficulties=None):
@@ -275,8 +270,8 @@ def mean_average_precision(detections, objects, countable, label_map, metric):
         n_objects = int((countable & (objects.labels == number)).sum())
         if number > 0 and n_objects > 0:
             rows = detections.labels == number
-            is_true, is_false = detections.is_true[rows], detections.is_false[rows]
-            values.append(average_precision(is_true, is_false, n_objects, metric))
+            judged = detections.is_true[rows], detections.is_false[rows]
+            values.append(average_precision(*judged, n_objects, metric))
     return sum(values) / len(values) if values else math.nan
 
 

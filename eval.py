@@ -36,7 +36,7 @@ from runtime import (
     readable_errors,
     world_size,
 )
-from utils import METRICS, calculate_mAP, send
+from utils import METRICS, calculate_mAP, percent, send
 
 
 @dataclass
@@ -245,8 +245,7 @@ def print_average_precisions(average_precisions, mAP, metric="11-point"):
     width = max(len("mAP (11-point)"), *map(len, average_precisions)) + 2
     print(f"\n{'class':<{width}}{'AP':>6}")
     for name, ap in [*average_precisions.items(), (f"mAP ({metric})", mAP)]:
-        value = "   n/a" if math.isnan(ap) else f"{100 * ap:6.1f}"
-        print(f"{printable(name):<{width}}{value}")
+        print(f"{printable(name):<{width}}{percent(ap):>6}")
 
 
 def check_parameters(parameters):

@@ -13,6 +13,7 @@ from PIL import Image
 from annotations import printable
 from datasets import IMAGE_FORMATS
 from films import FILM_ENDINGS, is_film
+from runtime import count
 
 
 def find_files(arguments, output_folder):
@@ -109,8 +110,3 @@ def choose_output_paths(paths, output_folder):
         taken.add(stem.lower())
         output_paths[path] = output_folder / f"{stem}.png"
     return output_paths
-
-
-def count(number, noun):
-    """Like "1 image" or "2 images"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

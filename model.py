@@ -487,7 +487,8 @@ def suppress(boxes, scores, groups, max_overlap):
     # NaN, or coordinates far outside the image, must not disturb the other boxes
     far = 1e4  # in sides of the image
     device = boxes.device
-    boxes, scores = to_float64(boxes), to_float64(scores)  # both on the CPU, or still on the device
+    boxes = to_float64(boxes)  # on the CPU, or still on the device
+    scores = to_float64(scores)
     groups = groups.to(boxes.device)
     boxes = boxes.nan_to_num().clamp(-far, far) + far  # from 0 to 2 * far
     if boxes.is_cuda and len(boxes) <= 100_000:

@@ -25,10 +25,11 @@ from drawing import (
     place_labels,
 )
 from model import FEATURE_MAPS, SSD300, MultiBoxLoss
+from runtime import count
 from utils import IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD, cxcy_to_xy
 
 # The sheet, in pixels
-PANEL = 420  # along each side of a picture's place
+PANEL = 420  # along each side of an image's place
 CAPTION = 26  # height of the line below it
 GAP = 6  # around both
 FONT_SIZE = 14
@@ -40,8 +41,8 @@ LINE_WIDTH = 2  # of boxes; priors have 1
 # has the one prior that matching gives to every object. From there on a square object has one
 # wherever it is: the tiles are 8 pixels apart.
 SMALLEST_SIDE = IMAGE_SIZE * FEATURE_MAPS["conv4_3"].scale * 0.5**0.5
-# Worth a warning: every third object of a class. In VOC07+12 it is 9% of all, and at most 29% of a
-# class (sheep, in VOC2007); of the platelets among the blood cells in the tests it is 45%
+# Worth a warning: every third object of a class. In VOC07+12 9% of all objects are so small, and of
+# no class more than 29% (the sheep of VOC2007); of the platelets among blood cells, 45% are
 MAX_SHARE_OF_SMALL_OBJECTS = 1 / 3
 # Longer side / shorter side of an image, beyond which squeezing it to a square leaves little of its
 # objects' shapes. VOC has one in a thousand
@@ -145,7 +146,7 @@ def draw_as_read(train_set, i):
     boxes_px = torch.tensor(entry["boxes"]).view(-1, 4) * scale
     draw_objects(panel, boxes_px, entry["labels"], entry["difficulties"], train_set.label_map)
     name = printable(Path(path).name[-24:])
-    n_objects = count("object", len(boxes_px))
+    n_objects = count(len(boxes_px), "object")
     return panel, f"{name}, {image.width} x {image.height}: {n_objects}"
 
 
@@ -161,13 +162,13 @@ def draw_as_trained_on(train_set, i, criterion):
     priors_px = cxcy_to_xy(criterion.priors_cxcy[positive]) * PANEL
 
     panel = as_image(pixels).resize((PANEL, PANEL), Image.Resampling.BICUBIC)
-    pen = ImageDraw.Draw(panel, "RGBA")  # where priors are dense, the picture shines through
+    pen = ImageDraw.Draw(panel, "RGBA")  # where priors are dense, the image shines through
     n_classes = len(train_set.label_map)
     for prior, number in zip(priors_px.tolist(), true_classes[0, positive].tolist(), strict=True):
         draw_box(pen, prior, (*label_colour(number, n_classes), 130), line_width=1)
     draw_objects(panel, boxes * PANEL, labels.tolist(), difficulties.tolist(), train_set.label_map)
-    n_objects = count("object", len(boxes))
-    return panel, f"augmented: {n_objects}, {count('positive prior', len(priors_px))}"
+    n_objects = count(len(boxes), "object")
+    return panel, f"augmented: {n_objects}, {count(len(priors_px), 'positive prior')}"
 
 
 def as_image(pixels):
@@ -188,7 +189,7 @@ def draw_objects(image, boxes_px, labels, difficulties, label_map):
     Draw objects onto an image, as detect.py draws detections.
 
     :param boxes_px: (n, 4) xy in pixels of the image
-    :param labels, difficulties: lists of n numbers of classes and of truth values
+    :param labels, difficulties: lists of n class numbers and of booleans
     """
     font = load_font("", FONT_SIZE)
     margin = LINE_WIDTH + 1
@@ -212,11 +213,6 @@ def label_text(name, number, font):
     """The name of a class; its number, where the font lacks letters of the name."""
     text = printable(name)
     return f"class {number}" if missing_letters([text], font) else text
-
-
-def count(noun, number):
-    """A number of things in words."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 # --------------------------------------------------------------------------- what lies out of reach
@@ -266,7 +262,7 @@ def small_objects(train_set, sizes):
     return (
         f"Careful, small objects: {', '.join(shown)}{describe_sample(train_set, sizes)} have less "
         f"than {SMALLEST_SIDE:.0f} x {SMALLEST_SIDE:.0f} pixels in the network's 300 x 300 input. "
-        "They overlap no prior by a half, and many will be missed: cut the images into parts, or "
+        "They overlap no prior by half, and many will be missed: cut the images into parts, or "
         "take them from closer by."
     )
 

@@ -152,7 +152,7 @@ def from_lufficc(content, voc_classes):
     :raises WrongFileError: names, shapes or classes are others
     """
     state = rename(content, LUFFICC_LAYERS, scale="backbone.l2_norm.weight")
-    n_classes = len(state["pred_convs.cl_conv4_3.bias"]) // 4  # conv4_3 has four priors per tile
+    n_classes = count_classes(state)
     data_sets = {len(labels) + 1: (labels, scales) for labels, scales in LUFFICC_DATA_SETS}
     if n_classes not in data_sets:
         raise WrongFileError(
@@ -525,6 +525,11 @@ def is_class_head(name):
     return name.startswith("pred_convs.cl_")
 
 
+def count_classes(state):
+    """How many classes a state dict with our names predicts, background included."""
+    return len(state["pred_convs.cl_conv4_3.bias"]) // 4  # conv4_3 has four priors per tile
+
+
 def keep_classes(state, numbers):
     """
     Drop all rows of the convolutions that predict scores but those of some classes, in place.
@@ -532,7 +537,7 @@ def keep_classes(state, numbers):
     :param state: {our name: tensor}
     :param numbers: the numbers of the classes to keep, in their new order
     """
-    n_classes = len(state["pred_convs.cl_conv4_3.bias"]) // 4  # conv4_3 has four priors per tile
+    n_classes = count_classes(state)
     for name in filter(is_class_head, state):
         state[name] = rows_by_class(state[name], n_classes)[:, numbers].flatten(0, 1)
 

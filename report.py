@@ -14,8 +14,9 @@ from PIL import Image, ImageDraw
 
 import diagnosis
 from annotations import printable
-from datasets import ImageFile, read_image
-from utils import IMAGE_SIZE
+from datasets import read_image, read_image_size
+from drawing import draw_box
+from utils import IMAGE_SIZE, percent
 
 FILE_NAME = "report.html"
 N_PICTURES = 12  # of each sort
@@ -140,11 +141,6 @@ def text(value):
     return escape(printable(str(value)))
 
 
-def percent(value):
-    """A share in percent."""
-    return "n/a" if math.isnan(value) else f"{100 * value:.1f}"
-
-
 def score_text(score):
     """A score, rounded down, so that what was above it still is."""
     return f"{math.floor(score * 1000) / 1000:.3f}"
@@ -241,7 +237,9 @@ def bars(rows, label, size=(360, 220)):
     :param rows: what diagnosis.count_by_side returns
     """
     width, height = size
-    left, top, bottom = 4, 18, 22
+    left = 4
+    top = 18
+    bottom = 22
     most = max(n_objects for _, _, n_objects, _ in rows)
     step = (width - 2 * left) / len(rows)
     parts = []
@@ -479,10 +477,10 @@ def read_sizes(image_paths):
     :return: (n, 2) float, width and height of each image in pixels; None if some are not there
     """
     try:
-        files = [ImageFile(path) for path in image_paths]
+        sizes = [read_image_size(path) for path in image_paths]
     except (OSError, ValueError):
         return None
-    return torch.tensor([[file.width, file.height] for file in files], dtype=torch.float32)
+    return torch.tensor(sizes, dtype=torch.float32)
 
 
 # ---------------------------------------------------------------------------------------- pictures
@@ -598,8 +596,8 @@ def thumbnail(picture):
     small = image.resize(size, Image.Resampling.BICUBIC, box=part)
     pen = ImageDraw.Draw(small)
     for box in picture.others_px:
-        draw_box(pen, box, part, scale, OBJECT_COLOUR, 2)
-    draw_box(pen, picture.box_px, part, scale, BOX_COLOUR, 3)
+        draw_box(pen, move_to_part(box, part, scale), OBJECT_COLOUR, 2)
+    draw_box(pen, move_to_part(picture.box_px, part, scale), BOX_COLOUR, 3)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
@@ -615,7 +613,9 @@ def choose_part(box_px, image_size, margin=0.4, smallest_share=0.4):
     """
     edges = []
     for axis in range(2):
-        low, high, full = box_px[axis], box_px[axis + 2], image_size[axis]
+        low = box_px[axis]
+        high = box_px[axis + 2]
+        full = image_size[axis]
         length = max((1 + 2 * margin) * (high - low), smallest_share * full, 1)
         length = min(length, full)
         start = (low + high - length) / 2
@@ -625,10 +625,7 @@ def choose_part(box_px, image_size, margin=0.4, smallest_share=0.4):
     return x_min, y_min, x_max, y_max
 
 
-def draw_box(pen, box_px, part, scale, colour, line_width):
-    """Draw a box of the image onto the picture of a part of it."""
-    x_min, y_min, x_max, y_max = box_px
-    left, top = (x_min - part[0]) * scale, (y_min - part[1]) * scale
-    right, bottom = (x_max - part[0]) * scale, (y_max - part[1]) * scale
-    corners = (left, top, max(left, right - 1), max(top, bottom - 1))
-    pen.rectangle(corners, outline=colour, width=line_width)
+def move_to_part(box_px, part, scale):
+    """A box of an image, in pixels of the picture of a part of it."""
+    origin = (part[0], part[1]) * 2
+    return [(edge - start) * scale for edge, start in zip(box_px, origin, strict=True)]

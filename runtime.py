@@ -181,6 +181,11 @@ def check_file(path):
     check_folder(Path(path).parent)
 
 
+def count(number, noun):
+    """Like "1 image" or "2 images"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 @contextlib.contextmanager
 def readable_errors():
     """

@@ -446,8 +446,8 @@ def calculate_mAP(
         return dict.fromkeys(classes, math.nan), math.nan
 
     n_images = len(det_boxes)
-    det_images = _image_numbers(det_labels)
-    true_images = _image_numbers(true_labels)
+    det_images = image_numbers(det_labels).to(det_labels[0].device)
+    true_images = image_numbers(true_labels).to(true_labels[0].device)
     det_boxes, det_labels, det_scores = map(torch.cat, (det_boxes, det_labels, det_scores))
     true_boxes, true_labels = torch.cat(true_boxes), torch.cat(true_labels)
     true_difficulties = torch.cat(true_difficulties).bool()
@@ -476,10 +476,10 @@ def calculate_mAP(
     return average_precisions, mean
 
 
-def _image_numbers(tensors):
-    """For tensors with n_0, n_1 ... rows: 0 n_0 times, 1 n_1 times, and so on."""
-    n_rows = torch.tensor([len(tensor) for tensor in tensors])
-    return torch.repeat_interleave(n_rows).to(tensors[0].device)
+def image_numbers(tensors):
+    """For tensors with n_0, n_1 ... rows: 0 n_0 times, 1 n_1 times, and so on; on the CPU."""
+    n_rows = torch.tensor([len(tensor) for tensor in tensors], dtype=torch.int64)
+    return torch.repeat_interleave(n_rows)
 
 
 def judge_detections(
@@ -531,7 +531,8 @@ def average_precision(is_true, is_false, n_objects, metric):
     :param metric: "11-point" or "area"
     :return: a number from 0 to 1
     """
-    is_true, is_false = is_true.cpu(), is_false.cpu()  # not every GPU has float64
+    is_true = is_true.cpu()  # not every GPU has float64
+    is_false = is_false.cpu()
     n_true = is_true.cumsum(0)  # (D,), among the detections so far
     n_false = is_false.cumsum(0)
     precision = n_true.double() / (n_true + n_false).clamp(min=1)
@@ -541,3 +542,8 @@ def average_precision(is_true, is_false, n_objects, metric):
         return sum(float(values.max()) if len(values) else 0.0 for values in best) / 11
     best_from_here = precision.flip(0).cummax(0).values.flip(0)  # at this recall or a higher one
     return float((best_from_here * is_true).sum()) / n_objects
+
+
+def percent(share):
+    """A share from 0 to 1 as text, in percent; NaN as n/a."""
+    return "n/a" if math.isnan(share) else f"{100 * share:.1f}"

@@ -15,12 +15,12 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each file may import from those in the lines before its own
 ORDER = (
     ("annotations", "downloads", "runtime", "toy_drawings"),
-    ("coco_metric", "data_yaml", "detection_files", "voc_folders"),
+    ("data_yaml", "detection_files", "voc_folders"),
     ("data_folders", "data_lists"),
     ("history", "utils"),
-    ("datasets", "diagnosis", "model"),
-    ("drawing", "films", "report", "safe_loading"),
-    ("image_paths", "published_weights"),
+    ("coco_metric", "datasets", "diagnosis", "model"),
+    ("drawing", "films", "safe_loading"),
+    ("image_paths", "published_weights", "report"),
     ("checkpoints",),
     ("resume",),
     ("preview", "toy_data"),
