@@ -153,10 +153,10 @@ train.py | `>` for `>=`: the rate falls a step late | test_train.py -k schedule_
 train.py | the warm-up begins with a rate of 0 | test_train.py -k rate_rises
     (step + 1) / (n_warm_up + 1) --> step / n_warm_up
 train.py | epochs end in the middle of their last step | test_train_epochs.py -k smaller
-    total = parameters.epochs * steps_per_epoch -->
+    total = parameters.epochs * count_batches(n_images, parameters.batch_size) -->
     total = parameters.epochs * n_images / parameters.batch_size
-train.py | a new number of iterations does not count | test_train_epochs.py -k iterations_replace
-    given = given | {"epochs"} --> pass
+resume.py | a new number of iterations does not count | test_train_epochs.py -k iterations_replace
+    if not given & LENGTH: --> if "epochs" not in given:
 train.py | the last epoch has no validation | test_train_epochs.py -k each_so_many
     if is_last or is_multiple( --> if is_multiple(
 train.py | one group too few is frozen | test_train_options.py -k first_groups
@@ -196,7 +196,7 @@ preview.py | small objects are counted by area | test_preview.py -k third_is_sma
 resume.py | a fraction passes for a whole number | test_resume_start.py -k fraction
     item.type is float or item.name == "iterations" --> item.type in numbers
 resume.py | TOY changes the runs of older checkpoints | test_train_width.py -k older
-    {**defaults, **state["parameters"]} --> {**dataclasses.asdict(parameters), **state["parameters"]}
+    saved = {**defaults, --> saved = {**dataclasses.asdict(parameters),
 resume.py | a width that is given is passed over | test_train_width.py -k another_width_than
     if "width" in given: --> if False:
 checkpoints.py | a checkpoint is renamed too early | test_checkpoints.py -k before_it_is_renamed
