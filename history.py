@@ -209,19 +209,23 @@ def draw_curves(history):
     from matplotlib.figure import Figure  # optional, and slow to import
 
     figure = Figure(figsize=(10, 4), layout="constrained")
-    loss_axes, map_axes = figure.subplots(1, 2)
-    epochs = [row["epoch"] for row in history]
+    loss_axes, map_axes = figure.subplots(1, 2, sharex=True)
     for name in ("loss", "confidence", "localization", "validation_loss"):
-        values = [row.get(name, math.nan) for row in history]
-        loss_axes.plot(epochs, values, ".-", label=name.replace("_", " "))
+        loss_axes.plot(*curve(history, name), ".-", label=name.replace("_", " "))
     loss_axes.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
     loss_axes.legend()
-    percentages = [100 * row.get("mAP", math.nan) for row in history]
-    map_axes.plot(epochs, percentages, ".-", color="tab:green")
+    epochs, mAPs = curve(history, "mAP")
+    map_axes.plot(epochs, [100 * mAP for mAP in mAPs], ".-", color="tab:green")
     map_axes.set(xlabel="epoch", ylabel="mAP on the validation images", ylim=(0, 100))
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=100)
     return file.getvalue()
+
+
+def curve(history, name):
+    """The epochs that have a value of this name (some have no validation), and their values."""
+    rows = [row for row in history if name in row]
+    return [row["epoch"] for row in rows], [row[name] for row in rows]
 
 
 def has_matplotlib():

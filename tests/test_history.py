@@ -1,12 +1,14 @@
 """history.py: what a run reports about itself. Whole runs are in test_train.py."""
 
 import importlib.util
+import io
 import json
 import math
 import os
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -24,6 +26,7 @@ from history import (
     check_weights_are_finite,
     collect_losses,
     describe_duration,
+    draw_curves,
     epoch_row,
     print_epoch,
     print_plan,
@@ -358,6 +361,14 @@ def test_the_history_is_a_line_of_json_an_epoch_and_curves(tmp_path):
     assert [json.loads(line) for line in lines] == [row(1, mAP=None), rows[1]]
     with Image.open(tmp_path / "history.png") as curves:
         assert curves.size == (1000, 400)
+
+
+def test_epochs_without_a_validation_leave_no_gap_in_the_curves():
+    """Between two points there is a line: many pixels in the colour of the mAP."""
+    png = draw_curves([row(1, mAP=0.1), row(2), row(3), row(4, mAP=0.9)])
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    map_axes = pixels[:, 550:]
+    assert (map_axes == (44, 160, 44)).all(axis=2).sum() > 250
 
 
 def test_curves_are_drawn_again_from_time_to_time_and_at_the_end(tmp_path):
