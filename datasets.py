@@ -438,6 +438,11 @@ def keep_freed_memory():
 # ---------------------------------------------------------------------------------------- batches
 
 
+def count_batches(n_images, batch_size):
+    """How many batches some images make, the last of which may be smaller."""
+    return math.ceil(n_images / batch_size)
+
+
 class ShuffledBatches(Sampler):
     """
     The batches of an epoch of training, in an order that depends on the seed and the epoch, and on
@@ -478,7 +483,7 @@ class ShuffledBatches(Sampler):
         return [order[start : start + self.batch_size] for start in starts]
 
     def __len__(self):
-        return len(range(self.n_done, self.n_images, self.batch_size))
+        return count_batches(self.n_images - self.n_done, self.batch_size)
 
     def __iter__(self):
         return iter([batch[self.rank :: self.world_size] for batch in self.batches()])

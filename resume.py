@@ -4,17 +4,21 @@ is of any use, what of it holds from here on, and that no run overwrites another
 """
 
 import dataclasses
-import math
 from pathlib import Path
 
 import torch
 
 from annotations import printable
 from checkpoints import BEST, LAST, PREVIOUS, load_checkpoint, save_run
+from datasets import count_batches
 from history import Progress, find_non_finite, write_history
 from published_weights import COCO, check_tensor, name_priors
 from runtime import rank
 from safe_loading import WrongFileError, describe_read_errors
+
+# The parameters that both say how long a run is: epochs count in place of iterations
+LENGTH = {"epochs", "iterations"}
+
 
 # ------------------------------------------------------------------------------- where a run begins
 
@@ -135,19 +139,24 @@ def check_training_state(state, parameters):
             raise WrongFileError("its run cannot go on: it has no valid 'history'")
     if "batch_size" not in state["parameters"]:
         raise WrongFileError("its run cannot go on: it has no batch size")
-    for name, current in dataclasses.asdict(parameters).items():
-        if not is_like(state["parameters"].get(name, current), current):
-            raise WrongFileError(f"its run cannot go on: its parameter {name} has another type")
+    for item in dataclasses.fields(parameters):
+        value = state["parameters"].get(item.name, item.default)
+        if not has_type_of(item, value):
+            raise WrongFileError(
+                f"its run cannot go on: its parameter {item.name} should be of type "
+                f"{item.type.__name__}, not {type(value).__name__}"
+            )
 
 
-def is_like(value, example):
-    """Whether a parameter has the type of another; a number may be whole or not."""
+def has_type_of(item, value):
+    """Whether a value can be that of a parameter, a field of a dataclass."""
     numbers = (int, float)
-    if isinstance(example, tuple):
-        return isinstance(value, tuple) and all(type(item) in numbers for item in value)
-    if type(example) in numbers:
+    if item.type is tuple:
+        return isinstance(value, tuple) and all(type(part) in numbers for part in value)
+    # Iterations are a fraction where they follow from epochs, or from a part of a batch of 32
+    if item.type is float or item.name == "iterations":
         return type(value) in numbers
-    return type(value) is type(example)
+    return type(value) is item.type
 
 
 def check_optimizer_state(optimizer_state, weights):
@@ -197,20 +206,54 @@ def take_over_parameters(parameters, given, state, free_to_differ):
     :param free_to_differ: names of those that are always this run's
     :return: train.Parameters
     """
-    changes = {}
     # What older checkpoints did not know was as its default is now
     defaults = {item.name: item.default for item in dataclasses.fields(parameters)}
-    for name, current in dataclasses.asdict(parameters).items():
-        saved = state["parameters"].get(name, defaults[name])
-        if name in free_to_differ or saved == current:
-            continue
-        shown = printable(str(saved))
-        if name in given:
-            print(f"{name}: {current} as given (the checkpoint has {shown}).")
-            continue
-        print(f"{name}: {shown} as in the checkpoint (instead of {current}).")
-        changes[name] = saved
+    saved = {**defaults, **state["parameters"]}
+    current = dataclasses.asdict(parameters)
+    changes = {}
+    for name in current.keys() - free_to_differ - LENGTH:
+        if name not in given:
+            changes[name] = saved[name]
+    if not given & LENGTH:
+        changes |= {name: saved[name] for name in LENGTH}
+    print_differences(current, saved, changes, free_to_differ)
     return dataclasses.replace(parameters, **changes)
+
+
+def print_differences(current, saved, changes, free_to_differ):
+    """
+    Print what a run that goes on has from its checkpoint, and what it has not.
+
+    :param current, saved: {name: value} of the parameters, as this run was started and as the
+        checkpoint has them
+    :param changes: those of the checkpoint that hold from here on
+    :param free_to_differ: see take_over_parameters
+    """
+    for name in current:
+        if name in free_to_differ | LENGTH or saved[name] == current[name]:
+            continue
+        print_difference(name, current[name], printable(str(saved[name])), name in changes)
+    lengths = describe_length(current), describe_length(saved)
+    if lengths[0] != lengths[1]:
+        print_difference("length", *lengths, "epochs" in changes)
+
+
+def print_difference(name, current, saved, is_saved_one):
+    """Print which of two values of a parameter holds."""
+    if is_saved_one:
+        print(f"{name}: {saved} as in the checkpoint (instead of {current}).")
+    else:
+        print(f"{name}: {current} as given (the checkpoint has {saved}).")
+
+
+def describe_length(parameters):
+    """
+    The option that gives a run its length.
+
+    :param parameters: {name: value}
+    """
+    name = "epochs" if parameters["epochs"] > 0 else "iterations"
+    return f"--{name} {parameters[name]:.10g}"
 
 
 def take_over_network(parameters, given, state):
@@ -294,8 +337,8 @@ def restore_training(run, state, n_train):
     batch_size = run.parameters.batch_size
     if batch_size != state["parameters"]["batch_size"]:
         # Steps are counted as if it had always been this one. Each epoch ends with a step
-        steps_per_epoch = math.ceil(n_train / batch_size)
-        n_left_of_epoch = math.ceil((n_train - state["n_images"]) / batch_size)
+        steps_per_epoch = count_batches(n_train, batch_size)
+        n_left_of_epoch = count_batches(n_train - state["n_images"], batch_size)
         step = (state["epoch"] + 1) * steps_per_epoch - n_left_of_epoch
     run.progress = Progress(
         epoch=state["epoch"],

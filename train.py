@@ -24,7 +24,13 @@ from tqdm import tqdm
 
 from annotations import printable
 from checkpoints import build_model, save_run
-from datasets import PascalVOCDataset, ShuffledBatches, create_loader, ordered_batches
+from datasets import (
+    PascalVOCDataset,
+    ShuffledBatches,
+    count_batches,
+    create_loader,
+    ordered_batches,
+)
 from detect import draw_sheet
 from eval import evaluate, print_average_precisions
 from history import (
@@ -183,8 +189,7 @@ def set_iterations(parameters, n_images):
     """
     if parameters.epochs == 0:
         return parameters
-    steps_per_epoch = math.ceil(n_images / parameters.batch_size)
-    total = parameters.epochs * steps_per_epoch
+    total = parameters.epochs * count_batches(n_images, parameters.batch_size)
     return dataclasses.replace(parameters, iterations=total * parameters.batch_size / 32)
 
 
@@ -205,8 +210,8 @@ def count_epochs(progress, n_images, parameters):
     n_left = max(0, n_steps(parameters) - progress.step)
     if n_left == 0 and progress.n_images == 0:  # nothing is left to do
         return progress.epoch
-    n_left_of_epoch = math.ceil((n_images - progress.n_images) / parameters.batch_size)
-    steps_per_epoch = math.ceil(n_images / parameters.batch_size)
+    n_left_of_epoch = count_batches(n_images - progress.n_images, parameters.batch_size)
+    steps_per_epoch = count_batches(n_images, parameters.batch_size)
     n_more_epochs = max(0, math.ceil((n_left - n_left_of_epoch) / steps_per_epoch))
     return progress.epoch + 1 + n_more_epochs
 
@@ -467,8 +472,6 @@ def begin_run(parameters, given):
     torch.backends.cudnn.benchmark = True  # all batches have one shape: a search for speed pays
     parameters, state = find_start(parameters)
     if parameters.checkpoint:
-        if "iterations" in given:
-            given = given | {"epochs"}  # which would count instead
         parameters = take_over_parameters(parameters, given, state, FREE_TO_DIFFER)
     check_parameters(parameters)  # again: they may have changed
     if state is not None:
@@ -520,7 +523,7 @@ def train(run, train_set, validation_set, stop_request):
         row = epoch_row(progress, run.criterion, rate, images_per_second, validation)
         is_best = progress.finish_epoch(row)
         save_run(run, is_best)  # again, now with the history: a validation can take long
-        write_history(run)
+        write_history(run, is_last)
         print_epoch(row)
 
     if evaluation is None:  # there was nothing left to train

@@ -153,10 +153,10 @@ train.py | `>` for `>=`: the rate falls a step late | test_train.py -k schedule_
 train.py | the warm-up begins with a rate of 0 | test_train.py -k rate_rises
     (step + 1) / (n_warm_up + 1) --> step / n_warm_up
 train.py | epochs end in the middle of their last step | test_train_epochs.py -k smaller
-    total = parameters.epochs * steps_per_epoch -->
+    total = parameters.epochs * count_batches(n_images, parameters.batch_size) -->
     total = parameters.epochs * n_images / parameters.batch_size
-train.py | a new number of iterations does not count | test_train_epochs.py -k iterations_replace
-    given = given | {"epochs"} --> pass
+resume.py | a new number of iterations does not count | test_train_epochs.py -k iterations_replace
+    if not given & LENGTH: --> if "epochs" not in given:
 train.py | the last epoch has no validation | test_train_epochs.py -k each_so_many
     if is_last or is_multiple( --> if is_multiple(
 train.py | one group too few is frozen | test_train_options.py -k first_groups
@@ -183,8 +183,20 @@ train.py | all processes draw toy data at once | test_train.py -k process_draws
     if True:\n            create_toy_data(
 train.py | losses forget the number of processes | test_distributed.py -k follow
     run.criterion.total(losses) * world_size() --> run.criterion.total(losses)
+history.py | a history can be half written | test_history.py -k whole_whenever
+    os.replace(temporary_path, path) --> path.write_bytes(content)
+history.py | curves are drawn after each epoch | test_history.py -k time_to_time
+    seconds_since_written(curves_path) >= CURVES_EVERY --> True
+preview.py | boxes of a preview keep the scale of the file | test_preview.py -k lists_are_drawn
+    torch.tensor(entry["boxes"]).view(-1, 4) * scale --> torch.tensor(entry["boxes"]).view(-1, 4)
+preview.py | a preview shows another epoch | test_preview.py -k training_gets
+    train_set.set_epoch(0) --> pass
+preview.py | small objects are counted by area | test_preview.py -k third_is_small
+    IMAGE_SIZE * math.sqrt(share_of_image) --> IMAGE_SIZE * share_of_image
+resume.py | a fraction passes for a whole number | test_resume_start.py -k fraction
+    item.type is float or item.name == "iterations" --> item.type in numbers
 resume.py | TOY changes the runs of older checkpoints | test_train_width.py -k older
-    .get(name, defaults[name]) --> .get(name, current)
+    saved = {**defaults, --> saved = {**dataclasses.asdict(parameters),
 resume.py | a width that is given is passed over | test_train_width.py -k another_width_than
     if name in given:\n            raise ValueError( --> if False:\n            raise ValueError(
 checkpoints.py | a checkpoint is renamed too early | test_checkpoints.py -k before_it_is_renamed

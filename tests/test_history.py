@@ -1,23 +1,32 @@
 """history.py: what a run reports about itself. Whole runs are in test_train.py."""
 
 import importlib.util
+import io
 import json
 import math
+import os
+import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
+import history
+import train
 from helpers.folders import LABEL_MAP
 from history import (
+    CURVES_EVERY,
     Forecast,
     NonFiniteLossError,
     Progress,
+    advise_on_length,
     check_weights_are_finite,
     collect_losses,
     describe_duration,
+    draw_curves,
     epoch_row,
     print_epoch,
     print_plan,
@@ -25,6 +34,7 @@ from history import (
     write_history,
 )
 from model import MultiBoxLoss
+from runtime import read_command_line
 from train import Parameters
 
 PATHS = [f"{number}.jpg" for number in range(8)]  # of the training images
@@ -39,10 +49,10 @@ def row(epoch, **changes):
     }
 
 
-def run_with(history=(), **parameters):
+def run_with(rows=(), **parameters):
     """What write_history and the printing functions need of a train.Run."""
     return SimpleNamespace(
-        progress=Progress(epoch=len(history), history=list(history)),
+        progress=Progress(epoch=len(rows), history=list(rows)),
         parameters=Parameters(**parameters),
         model=SimpleNamespace(priors_cxcy=torch.zeros(1)),
         versions={"torch": "1.2", "revision": "abc"},
@@ -318,6 +328,9 @@ def test_the_time_left_names_the_precision(monkeypatch, capsys):
     ("seconds", "expected"),
     [
         (0, "0 seconds"),
+        (0.6, "1 second"),
+        (1.4, "1 second"),
+        (1.6, "2 seconds"),
         (9.4, "9 seconds"),
         (89, "89 seconds"),
         (90, "1.5 minutes"),
@@ -342,12 +355,70 @@ def test_a_duration_has_two_digits_in_the_unit_that_fits(seconds, expected):
 
 
 def test_the_history_is_a_line_of_json_an_epoch_and_curves(tmp_path):
-    history = [row(1, mAP=math.nan), row(2, mAP=0.5, validation_loss=2.5)]
-    write_history(run_with(history, output_folder=str(tmp_path)))
+    rows = [row(1, mAP=math.nan), row(2, mAP=0.5, validation_loss=2.5)]
+    write_history(run_with(rows, output_folder=str(tmp_path)))
     lines = (tmp_path / "history.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == [row(1, mAP=None), history[1]]
+    assert [json.loads(line) for line in lines] == [row(1, mAP=None), rows[1]]
     with Image.open(tmp_path / "history.png") as curves:
         assert curves.size == (1000, 400)
+
+
+def test_epochs_without_a_validation_leave_no_gap_in_the_curves():
+    """Between two points there is a line: many pixels in the colour of the mAP."""
+    png = draw_curves([row(1, mAP=0.1), row(2), row(3), row(4, mAP=0.9)])
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    map_axes = pixels[:, 550:]
+    assert (map_axes == (44, 160, 44)).all(axis=2).sum() > 250
+
+
+def test_curves_are_drawn_again_from_time_to_time_and_at_the_end(tmp_path):
+    curves = tmp_path / "history.png"
+    run = run_with([row(1)], output_folder=str(tmp_path))
+    write_history(run)
+    for age, is_last, is_drawn in (
+        (CURVES_EVERY - 9, False, False),
+        (CURVES_EVERY - 9, True, True),
+        (CURVES_EVERY + 1, False, True),
+        (-100, False, True),  # of another run, or of a machine whose clock is ahead
+    ):
+        curves.write_bytes(b"before")
+        os.utime(curves, (time.time() - age,) * 2)
+        write_history(run, is_last)
+        assert (curves.read_bytes() != b"before") == is_drawn
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.jsonl", "history.png"]
+
+
+@pytest.mark.parametrize("name", ["history.jsonl", "history.png"])
+def test_a_file_is_whole_whenever_it_is_read(name, tmp_path, monkeypatch):
+    (tmp_path / name).write_bytes(b"before")
+    os.utime(tmp_path / name, (0, 0))
+    contents = []
+    replace = os.replace
+
+    def seen_replace(source, target):
+        contents.append((tmp_path / name).read_bytes())
+        replace(source, target)
+
+    monkeypatch.setattr(history.os, "replace", seen_replace)
+    write_history(run_with([row(1)], output_folder=str(tmp_path)))
+    assert contents[["history.jsonl", "history.png"].index(name)] == b"before"
+    assert len((tmp_path / name).read_bytes()) > 100
+
+
+def test_a_drawing_that_fails_stops_nothing(tmp_path, monkeypatch):
+    def fail(rows):
+        raise RuntimeError("no font")
+
+    monkeypatch.setattr(history, "draw_curves", fail)
+    with pytest.warns(UserWarning, match=r"history\.png could not be drawn: .*no font"):
+        write_history(run_with([row(1)], output_folder=str(tmp_path)))
+    assert [path.name for path in tmp_path.iterdir()] == ["history.jsonl"]
+
+
+def test_one_of_several_processes_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr(history, "rank", lambda: 1)
+    write_history(run_with([row(1)], output_folder=str(tmp_path)), is_last=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_epochs_no_history_is_written(tmp_path):
@@ -376,6 +447,37 @@ def test_the_plan_says_what_is_done_and_what_is_not(capsys):
     assert "No images to validate with" in capsys.readouterr().out
     print_plan(run, Images(PATHS), Images(PATHS), n_steps_left=0, n_epochs=1)
     assert capsys.readouterr().out.startswith("The run of this checkpoint is over")
+
+
+@pytest.mark.parametrize(
+    ("changes", "n_epochs", "expected"),
+    [
+        ({}, 1000, None),
+        ({}, 19_200, "--epochs 100 --batch-size 8 --warm-up 0.05 --freeze 3 --start-from coco"),
+        ({"start_from": "a.tar"}, 1001, "--epochs 100 --batch-size 8 --warm-up 0.05"),
+        ({"width": 0.5}, 1001, "--epochs 100 --batch-size 8 --warm-up 0.05"),
+    ],
+    ids=str,
+)
+def test_a_run_that_is_far_too_long_for_its_images_is_told_a_length(
+    changes, n_epochs, expected, capsys
+):
+    images = Images(PATHS * 25)  # 200
+    print_plan(run_with(**changes), images, images, n_steps_left=9, n_epochs=n_epochs)
+    printed = capsys.readouterr().out
+    advice = [line.split(" Try ")[1] for line in printed.splitlines() if "Careful" in line]
+    assert advice == ([expected] if expected else [])
+    assert (f"{n_epochs:,} epochs" in printed) == (expected is not None)
+    if expected:  # and what it says is understood
+        parameters, _ = read_command_line(Parameters, "", expected.split())
+        train.check_parameters(parameters)
+    print_plan(run_with([row(1)], **changes), images, images, n_steps_left=9, n_epochs=n_epochs)
+    assert "Careful" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("n_images", "n_epochs"), [(3, 1000), (20, 1000), (292, 68), (3000, 20)])
+def test_the_length_that_is_advised_follows_from_the_number_of_images(n_images, n_epochs):
+    assert f"--epochs {n_epochs} " in advise_on_length(Parameters(), n_images, 2000)
 
 
 def test_without_matplotlib_one_line_says_so_and_no_curves_are_drawn(tmp_path, monkeypatch, capsys):

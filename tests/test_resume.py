@@ -89,10 +89,10 @@ def test_a_history_that_a_kill_left_behind_the_checkpoint_catches_up(
 ):
     write_history = history.write_history
 
-    def write_or_end(run):
+    def write_or_end(run, is_last):
         if len(run.progress.history) == 2:  # the last epoch: nothing else would write it again
             raise PullPlugError
-        write_history(run)
+        write_history(run, is_last)
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "write_history", write_or_end)

@@ -1,5 +1,6 @@
 """resume.py: which checkpoint a run goes on from, whether it can, and what is never overwritten."""
 
+import dataclasses
 import json
 import os
 import re
@@ -17,9 +18,9 @@ from helpers.runs import (
     settings,
     stop_before_the_first_step,
 )
-from resume import check_output_folder, find_last_checkpoint
+from resume import check_output_folder, check_training_state, find_last_checkpoint
 from safe_loading import WrongFileError
-from train import main
+from train import Parameters, main
 
 pytestmark = pytest.mark.usefixtures("no_curves", "one_thread")
 
@@ -201,6 +202,9 @@ def test_a_detector_can_be_used_if_only_its_run_cannot_go_on(toy_folder, tmp_pat
         ("parameters", {"batch_size": 2, "momentum": "fast"}),
         ("parameters", {"batch_size": 2, "decay_at": ("a",)}),
         ("parameters", {"batch_size": 2, "lr": torch.zeros(2)}),
+        ("parameters", {"batch_size": 2, "freeze": 2.5}),
+        ("parameters", {"batch_size": 2.0}),
+        ("parameters", {"batch_size": 2, "seed": True}),
         ("epoch", None),
         ("epoch", "1"),
         ("iteration", -1),
@@ -230,6 +234,20 @@ def test_damaged_training_state_is_a_clear_error_and_auto_takes_the_file_before(
     with pytest.raises(WrongFileError, match=r"copy/checkpoint_ssd300\.pth\.tar: "):
         main(settings(toy_folder, tmp_path / "out", checkpoint=str(folder / LAST)))
     assert find_last_checkpoint(settings(toy_folder, folder))[0].name == PREVIOUS
+
+
+@pytest.mark.parametrize(
+    "name", [item.name for item in dataclasses.fields(Parameters) if item.type is int]
+)
+def test_a_fraction_in_place_of_a_whole_number_is_named(whole, name):
+    """Iterations may be one: they follow from epochs, or from batches of fewer than 32."""
+    state = load_checkpoint(whole / LAST)
+    state["parameters"][name] = 2.5
+    if name == "iterations":
+        check_training_state(state, Parameters())
+        return
+    with pytest.raises(WrongFileError, match=f"parameter {name} should be of type int, not float"):
+        check_training_state(state, Parameters())
 
 
 def test_other_lists_are_refused(toy_folder, tmp_path, whole):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import re
 
 import pytest
 
@@ -123,16 +124,31 @@ def test_iterations_replace_the_epochs_of_a_checkpoint(toy_folder, tmp_path, val
     assert epochs_and_steps(history) == [(1, 3), (2, 4)]
     saved = load_checkpoint(tmp_path / LAST)["parameters"]
     assert (saved["epochs"], saved["iterations"]) == (0, 4 / 16)
+    printed = capsys.readouterr().out
+    assert "length: --iterations 0.25 as given (the checkpoint has --epochs 1)." in printed
+    assert not re.search(r"^(epochs|iterations):", printed, re.MULTILINE)
 
 
 @pytest.mark.parametrize("first", [{"epochs": 1, "iterations": Parameters.iterations}, {}], ids=str)
-def test_epochs_replace_the_length_of_a_checkpoint(toy_folder, tmp_path, validated, first):
+def test_epochs_replace_the_length_of_a_checkpoint(toy_folder, tmp_path, validated, first, capsys):
     main(small(toy_folder, tmp_path, **first))
     longer = small(toy_folder, tmp_path, checkpoint="auto", epochs=2)
     history = main(longer, given={"checkpoint", "epochs"})
     assert epochs_and_steps(history) == [(1, 3), (2, 6)]
     saved = load_checkpoint(tmp_path / LAST)["parameters"]
     assert (saved["epochs"], saved["iterations"]) == (2, 6 / 16)
+    printed = capsys.readouterr().out
+    before = "--epochs 1" if first else "--iterations 0.1875"
+    assert f"length: --epochs 2 as given (the checkpoint has {before})." in printed
+    assert not re.search(r"^(epochs|iterations):", printed, re.MULTILINE)
+
+
+def test_the_length_of_a_checkpoint_is_told_once(toy_folder, tmp_path, validated, capsys):
+    main(small(toy_folder, tmp_path, epochs=1, iterations=Parameters.iterations))
+    main(small(toy_folder, tmp_path, checkpoint="auto"), given={"checkpoint"})
+    printed = capsys.readouterr().out
+    assert "length: --epochs 1 as in the checkpoint (instead of --iterations 0.1875)." in printed
+    assert printed.count("as in the checkpoint") == 1
 
 
 @pytest.mark.parametrize(
