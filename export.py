@@ -72,9 +72,8 @@ class Detector(nn.Module):
         check_range("top_k", top_k, 1, n_candidates)
         self.network = network
         self.top_k = top_k
-        # Tensors, so that the file has them under these names. The first has a shape of its own:
-        # the exporter makes one of two that are alike
-        self.register_buffer("min_score", torch.tensor([min_score], dtype=torch.float32))
+        # Tensors, so that the file has them under these names
+        self.register_buffer("min_score", torch.tensor(min_score, dtype=torch.float32))
         self.register_buffer("max_overlap", torch.tensor(max_overlap, dtype=torch.float32))
 
     def forward(self, images):
@@ -156,7 +155,7 @@ def suppress_scores(
 
     :param boxes: (G, n, 4) float, xy
     :param scores: (G, n) float, the best of each group first
-    :param min_score, max_overlap: (1,) and a scalar, see SSD300.detect_objects
+    :param min_score, max_overlap: scalars, see SSD300.detect_objects
     :return: (G, n), the scores of the boxes that stay, and zero for the others
     """
     n_groups, n_boxes = scores.shape
@@ -220,6 +219,9 @@ def to_onnx(module, inputs, output_names):
             input_names=list(inputs),
             output_names=output_names,
             custom_translation_table=translations,
+            # The optimizer (of onnxscript 0.7) takes adding 1e-10 in SSD300.forward for adding
+            # nothing, by which features of zero become NaN; and onnxruntime has one of its own
+            optimize=False,
             verbose=False,
         )
     # Where each node comes from, with the paths of this machine
@@ -391,7 +393,7 @@ def set_min_score(model, min_score):
     from onnx import numpy_helper
 
     (constant,) = [tensor for tensor in model.graph.initializer if tensor.name == "min_score"]
-    value = np.array([min_score], dtype=np.float32)
+    value = np.array(min_score, dtype=np.float32)
     constant.CopyFrom(numpy_helper.from_array(value, "min_score"))
 
 
@@ -428,10 +430,15 @@ def main(parameters):
     return output
 
 
+def missing_packages():
+    """The names of the packages that the exporter needs and that are not installed."""
+    needed = ("onnx", "onnxscript")
+    return [name for name in needed if importlib.util.find_spec(name) is None]
+
+
 def check_packages():
     """:raises ValueError: what the exporter needs is not installed"""
-    needed = ("onnx", "onnxscript")
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    missing = missing_packages()
     if missing:
         raise ValueError(
             f"export.py needs {' and '.join(missing)}: pip install onnx onnxscript onnxruntime"
