@@ -1,12 +1,16 @@
 """
 Find, download or draw a data set, and write the lists that training and evaluation read.
 
+    python create_data_lists.py my_folder     your own data, see below
     python create_data_lists.py               for VOCdevkit/VOC2007 and VOC2012
     python create_data_lists.py --download    downloads them first
     python create_data_lists.py --verify      looks at every image first
+    python create_data_lists.py --preview 12  draws twelve of the images, too
     python create_data_lists.py --toy         draws a data set to try things out
 
-    python create_data_lists.py --voc07-path mine --voc12-path "" --labels auto
+The format of your folder is told by what is in it: PASCAL VOC's layout, COCO's JSON (Roboflow's,
+too), YOLO's text files, or an XML file beside each image, as LabelImg writes it. Images without
+objects are left out of the training list, since this loss learns nothing from them.
 """
 
 import math
@@ -17,24 +21,31 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from annotations import MIN_SIDE, AnnotationError, printable, read_annotation, voc_labels
-from data_lists import check_folders, check_labels, find_images, write_data_lists
-from datasets import read_image
+from annotations import MIN_SIDE, AnnotationError, printable, voc_labels
+from data_folders import find_data
+from data_lists import TEST_FRACTION, check_labels, divide, write_data_lists
+from datasets import PascalVOCDataset, read_image, read_image_size
 from downloads import download_voc, voc_folder
-from runtime import read_command_line, readable_errors
+from preview import warn_of_what_is_out_of_reach, write_preview
+from runtime import check_range, read_command_line, readable_errors
 from toy_data import TOY_CLASSES, TOY_IMAGES, TOY_TEST_IMAGES, create_toy_data
+from voc_folders import check_folders, find_images
 
 
 @dataclass
 class Parameters:
     """What can be set, here or on the command line."""
 
+    folder: str = ""  # folder with your own data, instead of the two in VOC layout
     voc07_path: str = "VOCdevkit/VOC2007"  # folder in VOC layout to train and test on; "" for none
     voc12_path: str = "VOCdevkit/VOC2012"  # a second one, to train on too; "" for none
     output_folder: str = "data"  # where the lists go
-    labels: tuple = voc_labels  # class names, or auto to collect them from the annotations
+    labels: tuple = ()  # class names; auto for the data's; by default auto with FOLDER, else VOC's
+    val_fraction: float = 0.0  # of the training images to validate on, if there are no others
+    test_fraction: float = 0.0  # to test on; 0.2 if nothing is there to measure a detector with
     verify: bool = False  # first decode every image and compare it with its annotation
     workers: int = 4  # processes that verify; 0: this one does it
+    preview: int = 0  # draw so many training images with their objects, in preview.png; 0: none
     download: bool = False  # first download VOC2007 and VOC2012 (2.9 GB) to the download folder
     download_folder: str = "."  # archives are kept here; they unpack to VOCdevkit in it
     toy: bool = False  # draw a small data set instead; its lists go to the toy folder as well
@@ -42,7 +53,7 @@ class Parameters:
     toy_classes: int = TOY_CLASSES  # classes in the toy set, 1 to 20
     toy_images: int = TOY_IMAGES  # training images in the toy set
     toy_test_images: int = TOY_TEST_IMAGES  # test images in the toy set
-    seed: int = 0  # of the toy set
+    seed: int = 0  # of the toy set, of the images that the two fractions draw, and of the preview
 
 
 def main(parameters):
@@ -54,15 +65,50 @@ def main(parameters):
     check_parameters(parameters)
     if parameters.toy:
         draw_toy_data(parameters)
+        look_at_lists(parameters.toy_folder, parameters)
         return
+    found = find(parameters)
+    if parameters.verify:
+        verify(found, parameters.workers)
+    divide(found, parameters.val_fraction, test_fraction(found, parameters), parameters.seed)
+    write_data_lists(found, parameters.output_folder, chosen_labels(parameters))
+    if not found.splits["TEST"] and "VAL" in found.splits:
+        print("There are no test images: measure a detector with eval.py --split VAL.")
+    look_at_lists(parameters.output_folder, parameters)
+
+
+def find(parameters):
+    """Find the images of the folder, or of the two in VOC layout: FoundImages."""
+    if parameters.folder:
+        found = find_data(parameters.folder, read_image_size)
+        print("\n  ".join(printable(note) for note in found.notes))
+        return found
     voc07_path, voc12_path = folders_to_read(parameters)
     check_folders(voc07_path, voc12_path)
     if parameters.download:
         download_voc(parameters.download_folder, years_to_download(parameters))
-    found = find_images(voc07_path, voc12_path)
-    if parameters.verify:
-        verify(found, parameters.workers)
-    write_data_lists(found, parameters.output_folder, chosen_labels(parameters))
+    return find_images(voc07_path, voc12_path)
+
+
+def test_fraction(found, parameters):
+    """The part of the images to draw for testing."""
+    fractions = (parameters.val_fraction, parameters.test_fraction)
+    is_divided = found.splits["TEST"] or found.splits.get("VAL")
+    if not parameters.folder or is_divided or fractions != (0, 0):
+        return parameters.test_fraction
+    print(
+        "The data are not divided: some images are drawn to test on. --test-fraction and "
+        "--val-fraction say how many"
+    )
+    return TEST_FRACTION
+
+
+def look_at_lists(data_folder, parameters):
+    """Say what in the lists is out of SSD300's reach, and draw a preview if one is asked for."""
+    train_set = PascalVOCDataset(data_folder, "TRAIN", keep_difficult=True, seed=parameters.seed)
+    warn_of_what_is_out_of_reach(train_set)
+    if parameters.preview > 0:
+        write_preview(train_set, parameters.preview, Path(data_folder) / "preview.png")
 
 
 # --------------------------------------------------------------------------------------- parameters
@@ -70,8 +116,17 @@ def main(parameters):
 
 def check_parameters(parameters):
     """Raise a ValueError about what the command line alone shows to be wrong."""
+    check_range("preview", parameters.preview, low=0)
     if parameters.toy and parameters.download:
         raise ValueError("--toy draws a data set and --download downloads one: choose one of them")
+    if parameters.folder and (parameters.toy or parameters.download):
+        option = "--toy draws" if parameters.toy else "--download downloads"
+        raise ValueError(f"{option} a data set: give no folder of your own")
+    voc_paths = (parameters.voc07_path, parameters.voc12_path)
+    if parameters.folder and voc_paths != (Parameters.voc07_path, Parameters.voc12_path):
+        raise ValueError(
+            f"{parameters.folder}: give one folder, of any format, or --voc07-path and --voc12-path"
+        )
     if parameters.toy and parameters.verify:
         raise ValueError(
             "--verify is for given data: to verify a toy set, give its folder as --voc07-path"
@@ -83,6 +138,9 @@ def check_parameters(parameters):
             "--download: both --voc07-path and --voc12-path name other data: leave out one of "
             "them, or --download"
         )
+    for name in ("val_fraction", "test_fraction"):
+        option = "--" + name.replace("_", "-")
+        check_range(option, getattr(parameters, name), low=0, below=1)
     if parameters.workers < 0:
         raise ValueError(f"--workers: expected 0 or more, got {parameters.workers}")
     check_labels(chosen_labels(parameters))
@@ -100,7 +158,9 @@ def check_can_be_folder(path, option):
 
 def chosen_labels(parameters):
     """The labels as write_data_lists takes them."""
-    return "auto" if parameters.labels == ("auto",) else parameters.labels
+    if parameters.labels == ("auto",) or (parameters.folder and not parameters.labels):
+        return "auto"
+    return parameters.labels or voc_labels
 
 
 def years_to_download(parameters):
@@ -140,13 +200,14 @@ def verify(found, workers):
     """
     Decode every image and compare it with its annotation.
 
-    :param found: data_lists.FoundImages
+    :param found: voc_folders.FoundImages
     :param workers: number of processes
     :raises ValueError: there is a fault; the message lists all of them
     """
     faults = [str(fault) for fault in found.faults]
-    # An image may be in both splits; it is looked at once
-    images = list(dict.fromkeys(found.splits["TRAIN"] + found.splits["TEST"]))
+    # An image may be in two splits; it is looked at once
+    images = [image for split in ("TRAIN", "VAL", "TEST") for image in found.splits.get(split, [])]
+    images = list({image.image: image for image in images}.values())
     # As in training, a DataLoader hands the images to processes; what these return is text
     loader = DataLoader(images, batch_size=None, collate_fn=find_faults, num_workers=workers)
     for faults_of_image in tqdm(loader, desc="verifying", unit="image", dynamic_ncols=True):
@@ -162,16 +223,18 @@ def verify(found, workers):
 
 def find_faults(files):
     """
-    :param files: data_lists.ListedImage
+    :param files: voc_folders.ListedImage, or one of the other formats
     :return: what is wrong with the image or its annotation: [message]
     """
     faults = []
+    objects = []
+    stated_size = (math.inf, math.inf)
     try:
-        objects, stated_size = read_annotation(files.annotation)
+        objects, stated_size = files.read()
     except AnnotationError as error:
         faults.append(str(error))
-        objects = []
-        stated_size = (math.inf, math.inf)
+    except ValueError:
+        pass  # the image's size cannot be read: nor can the image
     try:
         image_size = read_image(files.image).size
     except ValueError as error:
@@ -182,8 +245,8 @@ def find_faults(files):
 
 def find_disagreements(files, objects, stated_size, image_size):
     """
-    :param files: data_lists.ListedImage
-    :param objects, stated_size: what its annotation says, see annotations.read_annotation
+    :param files: see find_faults
+    :param objects, stated_size: what its annotation says, see ListedImage.read
     :param image_size: (width, height) of the image itself
     :return: in what the two disagree: [message]
     """
@@ -216,4 +279,4 @@ def is_outside(obj, image_size):
 
 if __name__ == "__main__":
     with readable_errors():
-        main(read_command_line(Parameters, __doc__)[0])
+        main(read_command_line(Parameters, __doc__, positional=("folder?",))[0])

@@ -1,221 +1,78 @@
 """
-Data lists: finding the images of folders in PASCAL VOC's layout, and writing the JSON lists that
-training and evaluation read.
+Data lists: choosing what is for training, validation and testing, and writing the JSON lists that
+are read then, with a summary of every image and object.
 """
 
+import hashlib
 import json
-import os
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from annotations import (
-    AnnotationError,
-    create_label_map,
-    parse_annotation,
-    printable,
-    voc_labels,
-)
+from tqdm import tqdm
 
-# ---------------------------------------------------------------- finding the images of VOC folders
+from annotations import AnnotationError, create_label_map, printable, voc_labels
+from voc_folders import find_images
 
-IMAGE_ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+# ------------------------------------------------------------------------------------- the splits
+
+TEST_FRACTION = 0.2  # of the images, where nothing is there to measure a detector with
 
 
-class ListedImage(NamedTuple):
-    """An image that a list names."""
-
-    image: str  # absolute path
-    annotation: Path
-
-
-class FoundImages(NamedTuple):
-    """What the folders list. Files were found by their names; none has been opened."""
-
-    folders: list  # paths, as they were given
-    splits: dict  # {"TRAIN": [ListedImage], "TEST": [ListedImage]}
-    faults: list  # an error for each listed image that is missing something or is ambiguous
-
-
-def find_images(voc07_path, voc12_path):
+def divide(found, val_fraction=0.0, test_fraction=0.0, seed=0):
     """
-    Find the images of both folders: those of the `trainval` lists are for training; those of the
-    first folder's `test` list are for testing. If only the second folder is given, it is tested on
-    if it has such a list (the published VOC2012 has none).
+    Draw a validation and a test set from the training images, where the data have none of their
+    own, and say so. Whether an image is drawn depends on the seed and on its name in its folder:
+    few places change when images are added.
 
-    :param voc07_path: folder with Annotations, ImageSets and JPEGImages, or ""
-    :param voc12_path: a second one, or ""
-    :return: FoundImages
-    :raises FileNotFoundError: a folder or a list is missing
-    :raises ValueError: see check_folders; a list is not UTF-8
+    :param found: FoundImages; its splits are changed
+    :param val_fraction, test_fraction: of the images that are not tested or validated on otherwise
+    :param seed: another one draws other images
+    :raises FileNotFoundError, AnnotationError: the first of the faults that were found
+    :raises ValueError: the data have such a set, or there are too few images
     """
-    check_folders(voc07_path, voc12_path)
-    folders = [path for path in (voc07_path, voc12_path) if path]
-    sets = [("TRAIN", folder, "trainval") for folder in folders]
-    if voc07_path or list_path(folders[0], "test").is_file():
-        sets.append(("TEST", folders[0], "test"))
-    found = FoundImages(folders, splits={"TRAIN": [], "TEST": []}, faults=[])
-    for split, folder, image_set in sets:
-        images, faults = find_listed_images(folder, image_set)
-        found.splits[split].extend(images)
-        found.faults.extend(faults)
-    return found
-
-
-def check_folders(voc07_path, voc12_path):
-    """Raise a ValueError if both paths are empty, or both lead to the same folder."""
-    if not voc07_path and not voc12_path:
-        raise ValueError(
-            "create_data_lists: both paths are empty: give at least one folder in VOC layout"
-        )
-    if voc07_path and voc12_path and is_same_folder(Path(voc07_path), Path(voc12_path)):
-        raise ValueError(
-            f"{voc07_path} and {voc12_path} are the same folder, and each of its images would be "
-            'trained on twice: give it once, and "" as the other path'
-        )
-
-
-def is_same_folder(first, second):
-    """Whether two paths lead to one folder, through symbolic links or not."""
-    if first.exists() and second.exists():
-        return first.samefile(second)
-    return first.resolve() == second.resolve()
-
-
-def find_listed_images(voc_path, image_set):
-    """
-    Find the images that one list of a VOC folder names, and their annotations.
-
-    :return: [ListedImage], and an error for each image that lacks a file or has two image files
-    :raises FileNotFoundError, ValueError: see read_image_ids
-    """
-    image_paths = image_paths_by_name(voc_path)
-    images = []
-    faults = []
-    for image_id in read_image_ids(voc_path, image_set):
-        try:
-            images.append(find_files(Path(voc_path).resolve(), image_set, image_id, image_paths))
-        except (FileNotFoundError, AnnotationError) as fault:
-            faults.append(fault)
-    return images, faults
-
-
-def find_files(voc_path, image_set, image_id, image_paths):
-    """
-    Find the files of one image.
-
-    :param image_paths: see image_paths_by_name
-    :return: ListedImage
-    :raises FileNotFoundError: the image or its annotation is missing
-    :raises AnnotationError: several image files have this name
-    """
-    has_ending = Path(image_id).suffix.lower() in IMAGE_ENDINGS
-    usual_path = voc_path / "JPEGImages" / (image_id if has_ending else f"{image_id}.jpg")
-    image_path, *others = image_paths.get(image_id, [usual_path])
-    annotation_path = voc_path / "Annotations" / f"{image_id}.xml"
-    for path in (image_path, annotation_path):
-        if not os.path.isfile(path):  # also False for names that no file can have
-            raise FileNotFoundError(
-                f"{printable(str(path))}: no such file: bring it back, or take "
-                f"{printable(image_id)} out of ImageSets/Main/{image_set}.txt"
+    check_complete(found)
+    train = found.splits["TRAIN"]
+    order = sorted(train, key=lambda image: draw_key(image, found.folders, seed))
+    options = (("TEST", "--test-fraction", test_fraction), ("VAL", "--val-fraction", val_fraction))
+    for split, option, fraction in options:
+        if fraction == 0:
+            continue
+        if found.splits.get(split):
+            raise ValueError(
+                f"{option}: the data have {len(found.splits[split])} {split} images of their own: "
+                "leave it out"
             )
-    if others:
-        raise AnnotationError(
-            f"{printable(str(image_path))}: {printable(others[0].name)} has the same name: remove "
-            "the one that is not meant"
+        n_drawn = max(1, round(fraction * len(train)))
+        drawn = {image.image for image in order[:n_drawn]}
+        order = order[n_drawn:]
+        if not order:
+            raise ValueError(f"{option}: {len(train)} images are too few to draw {n_drawn} of them")
+        found.splits[split] = [image for image in train if image.image in drawn]
+        print(
+            f"{split}: {n_drawn} of {len(train)} images, drawn by {option} {fraction}, seed {seed}"
         )
-    return ListedImage(str(image_path), annotation_path)
+    left = {image.image for image in order}
+    found.splits["TRAIN"] = [image for image in train if image.image in left]
 
 
-def image_paths_by_name(voc_path):
-    """
-    The image files of a VOC folder: {name without ending: [absolute path]}.
-
-    :raises FileNotFoundError: the folder that should hold them is missing
-    """
-    check_voc_folder(voc_path)
-    folder = Path(voc_path).resolve() / "JPEGImages"
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder: put the images there")
-    paths = defaultdict(list)
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in IMAGE_ENDINGS:
-            paths[path.stem].append(path)
-    return dict(paths)
+def check_complete(found):
+    """Raise the first of the faults that were found."""
+    if found.faults:
+        raise found.faults[0]
 
 
-def read_image_ids(voc_path, image_set):
-    """
-    The names of the images that a VOC folder lists in ImageSets/Main/<image_set>.txt, without
-    endings; repeated ones are returned once.
-
-    :raises FileNotFoundError: the folder, the list, or the folder of the images is missing
-    :raises AnnotationError: the list is not UTF-8
-    """
-    check_voc_folder(voc_path)
-    path = list_path(voc_path, image_set)
-    lines = read_lines(path)
-    image_paths = image_paths_by_name(voc_path)
-    image_ids = [choose_image_id(line, image_paths) for line in lines]
-    unique_ids = list(dict.fromkeys(image_ids))
-    if len(unique_ids) < len(image_ids):
-        print(f"{path}: {len(image_ids) - len(unique_ids)} repeated names are used once")
-    return unique_ids
+def draw_key(image, folders, seed):
+    """A text that is as good as random, and always the same for an image."""
+    path = Path(image.image)
+    for folder in map(Path, folders):
+        if path.is_relative_to(folder.resolve()):
+            path = path.relative_to(folder.resolve())
+            break
+    return hashlib.sha256(f"{seed} {path.as_posix()}".encode(errors="replace")).hexdigest()
 
 
-def choose_image_id(line, image_paths):
-    """
-    The image that a line of a list names. The line may have the ending of the image file and, in
-    VOC's lists of a single class, a second column: 1, 0 or -1. A line that is the name of an image
-    as it stands is not cut.
-    """
-    without_second_column = re.sub(r"\s+(-1|0|1)$", "", line)
-    for name in (line, without_second_column):
-        if name in image_paths:
-            return name
-        name_without_ending = Path(name).stem
-        if any(path.name == name for path in image_paths.get(name_without_ending, [])):
-            return name_without_ending
-    return without_second_column
-
-
-def read_lines(path):
-    """The lines of a list, stripped, without empty ones."""
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such list: write it, with the name of one image on each line"
-        )
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # -sig: some editors write a byte-order mark
-    except UnicodeDecodeError as error:
-        raise wrong_encoding(path, f"byte {error.start} is not valid") from error
-    if "\0" in text:  # in UTF-16, every other byte of a Latin letter is 0, which is valid UTF-8
-        raise wrong_encoding(path, "it contains zero bytes")
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def wrong_encoding(path, reason):
-    """The error that says that a list is not in UTF-8."""
-    return AnnotationError(f"{path}: expected text in UTF-8, but {reason}: save it again as UTF-8")
-
-
-def list_path(voc_path, image_set):
-    """Where a VOC folder has the list of an image set."""
-    return Path(voc_path) / "ImageSets" / "Main" / f"{image_set}.txt"
-
-
-def check_voc_folder(voc_path):
-    """Raise a FileNotFoundError if there is no such folder."""
-    if not Path(voc_path).is_dir():
-        raise FileNotFoundError(
-            f"{voc_path}: no such folder: give the folder that holds JPEGImages, Annotations and "
-            "ImageSets (--voc07-path, --voc12-path), fetch PASCAL VOC with --download, or draw toy "
-            "data with --toy"
-        )
-
-
-# -------------------------------------------------------------------------------- writing the lists
+# ------------------------------------------------------------------------------ writing the lists
 
 
 class AnnotatedImage(NamedTuple):
@@ -223,7 +80,7 @@ class AnnotatedImage(NamedTuple):
 
     image: str  # absolute path
     annotation: Path  # the file that the objects were read from
-    objects: list  # as parse_annotation returns them
+    objects: list  # see annotations.py
 
 
 def create_data_lists(voc07_path, voc12_path, output_folder, labels=voc_labels):
@@ -242,23 +99,25 @@ def create_data_lists(voc07_path, voc12_path, output_folder, labels=voc_labels):
 def write_data_lists(found, output_folder, labels=voc_labels):
     """
     Write TRAIN_images.json, TRAIN_objects.json, TEST_images.json, TEST_objects.json and
-    label_map.json. Training images without a usable object are left out; test images all stay.
-    What is repaired, dropped or left out is printed, class by class.
+    label_map.json, and VAL_images.json and VAL_objects.json if there is a validation set. Training
+    images without a usable object are left out; images to validate or test on all stay. What is
+    repaired, dropped or left out is printed, class by class.
 
     :param found: FoundImages
     :param output_folder: where the lists go
-    :param labels: class names, or "auto" to collect them from the annotations
+    :param labels: class names, or "auto" for those of the data
     :raises FileNotFoundError: an image or an annotation is missing
     :raises AnnotationError: an annotation cannot be used, or a class is not among the labels
     :raises ValueError: wrong labels, or no training image is left
     """
-    if found.faults:
-        raise found.faults[0]
+    check_complete(found)
     check_labels(labels)
     print_images_in_both_splits(found.splits)
-    annotated = {split: read_objects_of(images) for split, images in found.splits.items()}
+    splits = [split for split in ("TRAIN", "VAL", "TEST") if split in found.splits]
+    annotated = {split: read_objects_of(found.splits[split]) for split in splits}
     if labels == "auto":
-        labels = collect_labels(annotated["TRAIN"] + annotated["TEST"], found.folders)
+        images = [image for split in splits for image in annotated[split]]
+        labels = listed_labels(images, found) or collect_labels(images, found.folders)
     lists = make_lists(annotated, create_label_map(labels))
     if not lists["TRAIN_images.json"]:
         folders = " and ".join(map(str, found.folders))
@@ -270,7 +129,7 @@ def write_data_lists(found, output_folder, labels=voc_labels):
 
 def make_lists(annotated, label_map):
     """
-    What the five files say, and the printed summary of each split.
+    What the files say, and the printed summary of each split.
 
     :param annotated: {split: [AnnotatedImage]}
     :param label_map: {class name: number}
@@ -281,7 +140,7 @@ def make_lists(annotated, label_map):
     lists = {"label_map.json": label_map}
     for split, images in annotated.items():
         check_class_names(images, label_map)
-        kept = [image for image in images if split == "TEST" or has_usable_object(image)]
+        kept = [image for image in images if split != "TRAIN" or has_usable_object(image)]
         print_summary(split, images, kept, label_map)
         lists[f"{split}_images.json"] = [image.image for image in kept]
         lists[f"{split}_objects.json"] = [object_entry(image.objects, numbers) for image in kept]
@@ -298,19 +157,37 @@ def check_labels(labels):
 
 
 def print_images_in_both_splits(splits):
-    """Point out images that are trained on and tested on."""
-    in_both = set(splits["TRAIN"]) & set(splits["TEST"])
-    if in_both:
-        example = min(in_both).image
-        print(
-            f"Careful: {len(in_both)} images are for training and for testing, such as "
-            f"{printable(example)}"
-        )
+    """Point out images that are tested on, and used for something else."""
+    tested = {image.image for image in splits["TEST"]}
+    for split, purpose in (("TRAIN", "training"), ("VAL", "validation")):
+        in_both = {image.image for image in splits.get(split, [])} & tested
+        if in_both:
+            print(
+                f"Careful: {len(in_both)} images are for {purpose} and for testing, such as "
+                f"{printable(min(in_both))}"
+            )
 
 
 def read_objects_of(images):
-    """[ListedImage] with the objects of their annotations: [AnnotatedImage]."""
-    return [AnnotatedImage(*image, parse_annotation(image.annotation)) for image in images]
+    """Listed images with their objects: [AnnotatedImage]. The bar is for the sizes of images."""
+    bar = tqdm(images, desc="reading", unit="image", delay=5, leave=False, dynamic_ncols=True)
+    return [AnnotatedImage(image.image, image.annotation, image.read()[0]) for image in bar]
+
+
+def listed_labels(images, found):
+    """
+    The class names that the data list, in their order; none for VOC's XML. Names of groups of
+    classes, and the background, are no classes unless something belongs to them.
+    """
+    used = {obj["name"].lower() for image in images for obj in image.objects}
+    no_classes = {"background", *(name.lower() for name in found.groups)} - used
+    left_out = [name for name in found.classes if name.lower() in no_classes]
+    if left_out:
+        print(
+            "Classes left out, as they name a group of classes or the background, and no object "
+            f"has them: {printable(', '.join(left_out))}"
+        )
+    return [name for name in found.classes if name not in left_out]
 
 
 def collect_labels(images, folders):
@@ -372,6 +249,10 @@ def save_lists(lists, output_folder):
     output_folder.mkdir(parents=True, exist_ok=True)
     for name, content in lists.items():
         (output_folder / name).write_text(json.dumps(content), encoding="utf-8")
+    for name in ("VAL_images.json", "VAL_objects.json"):
+        if name not in lists and (output_folder / name).exists():
+            (output_folder / name).unlink()  # of earlier data: train.py would validate on them
+            print(f"{name}, of earlier lists, is removed: there is no validation set now.")
     print(f"The lists are in {output_folder.resolve()}.")
 
 
@@ -389,10 +270,17 @@ def print_summary(split, images, kept, label_map):
         f"\n{split}: {len(images)} images listed, {len(kept)} kept, "
         f"{len(images) - len(kept)} left out (no usable object)"
     )
+    if not images:
+        return
     print(f"  {'class':<20}" + "".join(f"  {column}" for column in COLUMNS))
     for name, count in counts.items():
         print_row(printable(name), count)
-    print_row("all", sum(counts.values(), Counter()))
+    total = sum(counts.values(), Counter())
+    print_row("all", total)
+    if total["polygon"]:
+        print(f"  (of {total['polygon']} polygons, the boxes around them are used)")
+    if len(kept) < len(images):
+        print("  (this loss learns nothing from images without objects; VAL and TEST keep them)")
     print(
         "  (degenerate boxes and those outside the image were dropped; boxes that reached out of "
         "it were clipped)"

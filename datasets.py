@@ -211,6 +211,19 @@ def read_image(path, remedy="replace it"):
         return image
 
 
+def read_image_size(path):
+    """
+    (width, height) of the upright image in a file. Of most formats, only the header is decoded.
+
+    :raises ValueError: see read_image
+    """
+    with describe_image_errors(path, "replace it"):
+        image = open_image(path)
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    # 5 to 8: the camera was held sideways
+    return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
+
+
 class ImageFile:
     """
     An image file that is not decoded before it is known how large the result will be. A JPEG
@@ -271,7 +284,15 @@ class PascalVOCDataset(Dataset):
     nothing else.
     """
 
-    def __init__(self, data_folder, split, keep_difficult=False, seed=0, can_zoom_out=True):
+    def __init__(
+        self,
+        data_folder,
+        split,
+        keep_difficult=False,
+        seed=0,
+        can_zoom_out=True,
+        needs_images=True,
+    ):
         """
         :param data_folder: folder with the JSON lists
         :param split: "TRAIN", "VAL" or "TEST"
@@ -279,6 +300,8 @@ class PascalVOCDataset(Dataset):
             them, since an evaluation has to know where they are
         :param seed: for the augmentations
         :param can_zoom_out: see utils.transform
+        :param needs_images: whether the image files have to exist; the lists alone are enough to
+            compare detections with the objects
         :raises FileNotFoundError: a list or an image is missing
         :raises ValueError: another split, or lists that do not belong together
         """
@@ -294,6 +317,8 @@ class PascalVOCDataset(Dataset):
         self.objects = read_list(data_folder, f"{split}_objects.json")
         self.label_map = read_label_map(data_folder)
         self._check_lists(Path(data_folder))
+        if needs_images:
+            self._check_files(Path(data_folder) / f"{split}_images.json")
         keep_freed_memory()
 
     def _check_lists(self, data_folder):
@@ -312,7 +337,6 @@ class PascalVOCDataset(Dataset):
             fault = find_fault(entry, len(self.label_map))
             if fault:
                 raise ValueError(f"{objects_path}: entry {number} {fault}: {REWRITE_LISTS}")
-        self._check_files(images_path)
 
     def _check_files(self, images_path):
         """Raise an error if an image is missing; none is opened."""
@@ -329,6 +353,23 @@ class PascalVOCDataset(Dataset):
         content = json.dumps([[Path(path).name for path in self.images], self.objects])
         return hashlib.sha256(content.encode()).hexdigest()
 
+    def image_sizes(self):
+        """(width, height) of each image in pixels; not decoded for that."""
+        files = (ImageFile(path) for path in self.images)
+        return [(file.width, file.height) for file in files]
+
+    def objects_px(self):
+        """
+        The objects of all images as the lists have them, in pixels.
+
+        :return: boxes, labels and difficulties, lists with a tensor (n, 4), (n,) and (n,) per image
+        """
+        return (
+            [torch.tensor(entry["boxes"]).view(-1, 4).float() for entry in self.objects],
+            [torch.tensor(entry["labels"], dtype=torch.int64) for entry in self.objects],
+            [torch.tensor(entry["difficulties"], dtype=torch.bool) for entry in self.objects],
+        )
+
     def set_epoch(self, epoch):
         """Choose the epoch that decides the augmentations from now on."""
         self._epoch.fill_(epoch)
@@ -338,7 +379,7 @@ class PascalVOCDataset(Dataset):
 
     def __getitem__(self, i):
         leave_out = (
-            "take it out of ImageSets/Main and make the lists again (create_data_lists.py --verify "
+            "take it out of the data and make the lists again (create_data_lists.py --verify "
             "finds all such faults)"
         )
         image = ImageFile(self.images[i], f"replace it, or {leave_out}")
@@ -489,16 +530,15 @@ def start_worker(worker):
     """
     The first thing that a worker process of a DataLoader does.
 
-    Ctrl-C, and SIGTERM from a shell or a cluster, are sent to all processes of a program's group.
-    A worker ignores the one and leaves the group: the main process decides what to do, and ends its
-    workers itself.
+    Ctrl-C, and SIGTERM from a shell or a cluster such as SLURM, are sent to all processes of a
+    program. A worker ignores both: the main process decides when the run stops, and tells its
+    workers through their queues.
 
     :param worker: its number, which DataLoader passes
     """
     keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(os, "setpgrp"):  # not on Windows
-        os.setpgrp()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def create_loader(dataset, batches, workers, device):
@@ -518,5 +558,6 @@ def create_loader(dataset, batches, workers, device):
         num_workers=workers,
         worker_init_fn=start_worker,
         persistent_workers=workers > 0,
-        pin_memory=device.type == "cuda",  # lets the copy to a GPU overlap with computing
+        # Lets the copy to a GPU overlap with computing; Apple's share the processor's memory
+        pin_memory=device.type in ("cuda", "xpu"),
     )

@@ -1,20 +1,42 @@
-"""Detect objects in images, and draw them."""
+"""Detect objects in images and films, and draw them."""
 
-import colorsys
 import functools
+import glob
 import itertools
-import math
+import json
+import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
+from tqdm import tqdm
 
 from annotations import printable
 from checkpoints import load_model
-from datasets import read_image, upright_rgb
-from runtime import check_range, choose_device, read_command_line, readable_errors
+from datasets import (
+    IMAGE_FORMATS,
+    MAX_PIXELS,
+    describe_image_errors,
+    open_image,
+    read_image,
+    upright_rgb,
+)
+from drawing import annotate, load_font, missing_letters
+from films import FILM_ENDINGS, is_animated, is_film, open_film_or_animation
+from runtime import (
+    autocast,
+    check_precision,
+    check_range,
+    choose_device,
+    choose_precision,
+    describe_precision,
+    read_command_line,
+    readable_errors,
+)
 from utils import transform
 
 
@@ -23,7 +45,7 @@ class Parameters:
     """Settings, to be changed here or on the command line."""
 
     # Images and model: what is looked at, and with what
-    images: tuple = ()  # image files to look at
+    images: tuple = ()  # image files, films, folders of them, or patterns like "*.jpg"
     checkpoint: str = "checkpoint_ssd300.pth.tar"  # any file of weights, or coco to download one
 
     # Detections: which are shown
@@ -32,10 +54,23 @@ class Parameters:
     top_k: int = 200  # most detections per image
     suppress: tuple = ()  # names of classes that are not shown; give them after the images
 
-    # Results: where and how they are drawn, and what computes
+    # Results: where and how they are drawn and written
     font: str = ""  # TrueType or OpenType file for the labels, instead of Pillow's own font
     output_folder: str = "detections"  # where the images with the objects drawn go
-    device: str = "auto"  # cuda, cpu, or auto for a GPU if there is one
+    json: str = ""  # also write boxes, labels and scores to this file, which ends in .json
+
+    # Machine: what computes, and how
+    device: str = "auto"  # cpu, cuda, mps, xpu, or auto for a GPU if there is one
+    precision: str = "auto"  # of convolutions: float32, bfloat16, float16, or auto for the fastest
+    batch_size: int = 8  # images at a time; fewer if they are very large
+
+
+class Detection(NamedTuple):
+    """An object that was found."""
+
+    name: str  # of the class
+    score: float  # the class's probability, 0 to 1
+    box: tuple  # (x_min, y_min, x_max, y_max) in pixels of the upright image
 
 
 # ---------------------------------------------------------------------------------------- detecting
@@ -56,44 +91,93 @@ def detect(original_image, min_score, max_overlap, top_k, suppress=None, model=N
     return annotate(original_image, detections, model.label_map, font)
 
 
-@torch.inference_mode()
-def find_objects(original_image, min_score, max_overlap, top_k, suppress=None, model=None):
+def find_objects(
+    images,
+    min_score=0.2,
+    max_overlap=0.5,
+    top_k=200,
+    suppress=None,
+    model=None,
+    batch_size=8,
+    precision="float32",
+):
     """
-    Find the objects in an image.
+    Find the objects in an image, or in each of a list of images:
 
-    :param original_image: PIL image of any mode and size
+        for name, score, (x_min, y_min, x_max, y_max) in find_objects(Image.open("photo.jpg")):
+            print(name, score)
+
+    :param images: PIL image of any mode and size, or a list of N
     :param min_score: a class's probability must be above this
     :param max_overlap: of two boxes of a class whose Jaccard overlap is above this, the one with
         the lower score is dropped
-    :param top_k: the most detections
+    :param top_k: the most detections per image
     :param suppress: names of classes that are not returned, or None
     :param model: SSD300, in training or eval mode, which makes no difference to it: it has neither
         dropout nor batch normalisation. By default that of the checkpoint named in Parameters
-    :return: list of (class name, score, (x_min, y_min, x_max, y_max) in pixels of the upright
-        image), best first
+    :param batch_size: how many images go through the network at a time. It makes no difference to
+        what is found, but for rounding
+    :param precision: of convolutions, see runtime.autocast; "auto" is the fastest
+    :return: list of Detection, best first, with boxes clipped to the image; of a list of images, a
+        list of N such lists
     :raises FileNotFoundError: there is no checkpoint
-    :raises ValueError: a number is out of range, or the model has no class to suppress of that name
+    :raises ValueError: a number is out of range, something is not a PIL image, or the model has no
+        class to suppress of that name
     """
+    if isinstance(images, Image.Image):
+        settings = (min_score, max_overlap, top_k, suppress, model, batch_size, precision)
+        return find_objects([images], *settings)[0]
+    check_images(images)
     check_numbers(min_score, max_overlap, top_k)
+    check_range("batch_size", batch_size, low=1)
     model = default_model() if model is None else model
     suppress = suppress or ()
     check_class_names(suppress, model.label_map)
-    original_image = upright_rgb(original_image)
-    image = network_input(original_image).to(
-        model.priors_cxcy.device, memory_format=torch.channels_last
-    )
-    predicted_locs, predicted_scores = model(image)
-    boxes, labels, scores = model.detect_objects(
-        predicted_locs, predicted_scores, min_score, max_overlap, top_k
-    )
 
-    size = torch.tensor([original_image.width, original_image.height])
+    found = []
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        found += find_in_batch(batch, min_score, max_overlap, top_k, model, precision)
+    return [
+        [detection for detection in detections if detection.name not in suppress]
+        for detections in found
+    ]
+
+
+@torch.inference_mode()
+def find_in_batch(images, min_score, max_overlap, top_k, model, precision):
+    """
+    The same for a list of images that go through the network together.
+
+    :return: list of lists of Detection, of all classes
+    """
+    device = model.priors_cxcy.device
+    upright_images = [upright_rgb(image) for image in images]
+    inputs = torch.stack([network_input(image) for image in upright_images])
+    inputs = inputs.to(device, memory_format=torch.channels_last)
+    with autocast(device, precision):
+        predictions = model(inputs)  # locs (N, 8732, 4) and scores (N, 8732, n_classes)
+    detections = model.detect_objects(*predictions, min_score, max_overlap, top_k)
+    return [
+        name_detections(image, *tensors, model.label_map)
+        for image, *tensors in zip(upright_images, *detections, strict=True)
+    ]
+
+
+def name_detections(image, boxes, labels, scores, label_map):
+    """
+    :param image: PIL image, upright
+    :param boxes: (n, 4) float, fractional xy
+    :param labels, scores: (n,)
+    :param label_map: {class name: number}
+    :return: list of n Detections
+    """
+    size = torch.tensor([image.width, image.height])
     # A model that diverged may predict NaN, which could not be drawn
-    boxes_px = boxes[0].cpu().nan_to_num().clamp(0, 1) * size.repeat(2)
-    names = {number: name for name, number in model.label_map.items()}
-    found = zip(labels[0].tolist(), scores[0].tolist(), boxes_px.tolist(), strict=True)
-    detections = [(names[label], score, tuple(box)) for label, score, box in found]
-    return [detection for detection in detections if detection[0] not in suppress]
+    boxes_px = boxes.cpu().nan_to_num().clamp(0, 1) * size.repeat(2)
+    names = {number: name for name, number in label_map.items()}
+    found = zip(labels.tolist(), scores.tolist(), boxes_px.tolist(), strict=True)
+    return [Detection(names[label], score, tuple(box)) for label, score, box in found]
 
 
 @functools.cache
@@ -106,13 +190,21 @@ def default_model():
 def network_input(image):
     """
     :param image: PIL image, RGB
-    :return: (1, 3, 300, 300) float, a batch of one
+    :return: (3, 300, 300) float
     """
     boxes = torch.zeros(0, 4)
     labels = torch.zeros(0, dtype=torch.int64)
     difficulties = torch.zeros(0, dtype=torch.bool)
     pixels, *_ = transform(image, boxes, labels, difficulties, split="TEST")
-    return pixels.unsqueeze(0)
+    return pixels
+
+
+def check_images(images):
+    """:raises ValueError: this is not a list of PIL images"""
+    others = [image for image in images if not isinstance(image, Image.Image)]
+    if others:
+        kind = type(others[0]).__name__
+        raise ValueError(f"images: expected PIL images (Image.open, Image.fromarray), got {kind}")
 
 
 def check_numbers(min_score, max_overlap, top_k):
@@ -128,137 +220,6 @@ def check_class_names(names, label_map):
     if unknown:
         classes = list(label_map)[1:]
         raise ValueError(f"suppress: expected classes of the model, {classes}, got {unknown}")
-
-
-# ------------------------------------------------------------------------------------------ drawing
-
-
-def annotate(original_image, detections, label_map, font=""):
-    """
-    Draw detections on a copy of an image.
-
-    :param original_image: PIL image; left as it is
-    :param detections: what find_objects returned
-    :param label_map: {class name: number}, for the colours
-    :param font: font file for the labels; by default Pillow's own font
-    :return: PIL image, RGB
-    """
-    annotated_image = upright_rgb(original_image).copy()
-    pen = ImageDraw.Draw(annotated_image)
-    shorter_side = min(annotated_image.size)
-    line_width = max(1, round(shorter_side / 150))
-    margin = line_width + 1  # around the text of a label
-    label_font = load_font(font, size=max(10, shorter_side / 28))
-
-    boxes = [tuple(map(round, box)) for _, _, box in detections]
-    colours = [label_colour(label_map[name], len(label_map)) for name, _, _ in detections]
-    texts = [f"{printable(name)} {score:.2f}" for name, score, _ in detections]
-    sizes = [label_size(text, label_font, margin) for text in texts]
-    labels = place_labels(boxes, sizes, annotated_image.size)
-
-    # The best ones are drawn last, on top of the others
-    for box, colour in reversed(list(zip(boxes, colours, strict=True))):
-        draw_box(pen, box, colour, line_width)
-    for label, text, colour in reversed(list(zip(labels, texts, colours, strict=True))):
-        draw_label(pen, label, text, colour, label_font, margin)
-    return annotated_image
-
-
-def label_colour(number, n_classes):
-    """
-    A colour of its own for each class: evenly spaced hues, alternately bright and darker.
-
-    :param number: of the class, from 1
-    :param n_classes: number of classes, including background
-    :return: (red, green, blue) from 0 to 255
-    """
-    hue = (number - 1) / max(n_classes - 1, 1)
-    value = 1.0 if number % 2 else 0.7
-    return tuple(round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, 0.85, value))
-
-
-def draw_box(pen, box, colour, line_width):
-    """Draw the outline of a box; one that is thinner than a pixel gets a pixel."""
-    x_min, y_min, x_max, y_max = box
-    # Pillow includes the last pixel
-    corners = (x_min, y_min, max(x_max - 1, x_min), max(y_max - 1, y_min))
-    pen.rectangle(corners, outline=colour, width=line_width)
-
-
-def draw_label(pen, label, text, colour, font, margin):
-    """Fill the rectangle of a label, and write its text in black or white, whichever stands out."""
-    x_min, y_min, x_max, y_max = label
-    pen.rectangle((x_min, y_min, x_max - 1, y_max - 1), fill=colour)
-    left, top, _, _ = font.getbbox(text)
-    red, green, blue = colour
-    brightness = (299 * red + 587 * green + 114 * blue) / 1000
-    text_colour = "black" if brightness > 140 else "white"
-    pen.text((x_min + margin - left, y_min + margin - top), text, font=font, fill=text_colour)
-
-
-def label_size(text, font, margin):
-    """(width, height) of a label in whole pixels."""
-    left, top, right, bottom = font.getbbox(text)
-    return math.ceil(right - left) + 2 * margin, math.ceil(bottom - top) + 2 * margin
-
-
-def place_labels(boxes, sizes, image_size):
-    """
-    Choose places for the labels of boxes. A label covers neither its own box nor other labels where
-    there is room for that, and then as little as possible of the other boxes. The first one chooses
-    first.
-
-    :param boxes: list of (x_min, y_min, x_max, y_max) in pixels
-    :param sizes: (width, height) of the label of each box
-    :param image_size: (width, height)
-    :return: list of (x_min, y_min, x_max, y_max), the rectangles of the labels
-    """
-    labels = []
-    for box, size in zip(boxes, sizes, strict=True):
-        places = candidate_places(box, size, image_size)
-        costs = [
-            (total_overlap(place, [box, *labels]), total_overlap(place, boxes)) for place in places
-        ]
-        labels.append(places[costs.index(min(costs))])  # of equal ones the first
-    return labels
-
-
-def candidate_places(box, size, image_size):
-    """
-    Where the label of a box can stand, best first: above it, below it, or beside it. What would not
-    be in the image is moved there, and may then cover the box.
-
-    :return: list of rectangles
-    """
-    x_min, y_min, x_max, y_max = box
-    width, height = size
-    corners = []
-    for y in (y_min - height, y_max):
-        for x in (x_min, x_max - width, (x_min + x_max - width) // 2):
-            corners.append((x, y))
-    for x in (x_max, x_min - width):
-        for y in (y_min, y_max - height):
-            corners.append((x, y))
-    return [move_into_image(x, y, size, image_size) for x, y in corners]
-
-
-def move_into_image(x, y, size, image_size):
-    """The rectangle of this size with its upper left corner at (x, y), or as near as fits."""
-    width, height = size
-    x = max(0, min(x, image_size[0] - width))
-    y = max(0, min(y, image_size[1] - height))
-    return x, y, x + width, y + height
-
-
-def total_overlap(rectangle, others):
-    """How many pixels of a rectangle others cover; those covered twice count twice."""
-    total = 0
-    for other in others:
-        width = min(rectangle[2], other[2]) - max(rectangle[0], other[0])
-        height = min(rectangle[3], other[3]) - max(rectangle[1], other[1])
-        if width > 0 and height > 0:
-            total += width * height
-    return total
 
 
 def draw_sheet(paths, model, sheet_path, n_columns=4, n_rows=2, side=400):
@@ -285,45 +246,18 @@ def draw_sheet(paths, model, sheet_path, n_columns=4, n_rows=2, side=400):
     print(f"The first {len(paths)} images with their detections are drawn in {sheet_path}.")
 
 
-# -------------------------------------------------------------------------------------------- fonts
-
-
-def load_font(path, size):
-    """
-    :param path: TrueType or OpenType file, or "" for Pillow's own font, which has ASCII only
-    :param size: pixels
-    :return: PIL.ImageFont.FreeTypeFont
-    :raises ValueError: the file cannot be read as a font
-    """
-    if not path:
-        return ImageFont.load_default(size)
-    try:
-        return ImageFont.truetype(path, size)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"font: expected a TrueType or OpenType file, got {path} ({error})"
-        ) from error
-
-
-def missing_letters(texts, font):
-    """
-    :param texts: list of texts
-    :param font: PIL.ImageFont.FreeTypeFont
-    :return: the letters in them that the font lacks, a text
-    """
-    letters = sorted(set("".join(texts)))
-    # A font draws the same box for every letter that it lacks, and U+FFFF is never a letter
-    box = bytes(font.getmask("\uffff"))
-    return "".join(letter for letter in letters if bytes(font.getmask(letter)) == box)
-
-
 # --------------------------------------------------------------------------------------- the script
+
+
+# Pixels of the images that are held at a time: a batch with more of them is not filled up
+MAX_BATCH_PIXELS = MAX_PIXELS
 
 
 def main(parameters):
     """
-    Detect objects in image files, print them, and write copies with the objects drawn. A file that
-    cannot be read is passed over, and reported at the end.
+    Detect objects in image files and films, print them, and write copies with the objects drawn;
+    and if parameters.json names a file, what was found. A file that cannot be read is passed over,
+    and reported at the end.
 
     :param parameters: Parameters
     :return: the paths written
@@ -331,61 +265,303 @@ def main(parameters):
     :raises ValueError: a parameter has no sensible value, or some images could not be read
     """
     check_parameters(parameters)
-    model = load_model(parameters.checkpoint, choose_device(parameters.device))
+    device = choose_device(parameters.device)
+    output_folder = Path(parameters.output_folder)
+    paths = find_files(parameters.images, output_folder)
+    model = load_model(parameters.checkpoint, device)
     check_class_names(parameters.suppress, model.label_map)
     warn_of_missing_letters(model.label_map, parameters.font)
-    output_folder = Path(parameters.output_folder)
     output_folder.mkdir(parents=True, exist_ok=True)
+    if parameters.json:
+        Path(parameters.json).parent.mkdir(parents=True, exist_ok=True)
 
-    written = []
-    failures = []
-    for path, output_path in choose_output_paths(parameters.images, output_folder).items():
-        try:
-            image = read_image(path)
-        except ValueError as error:
-            failures.append(str(error))
+    detector = Detector(model, parameters)
+    results = Results()
+    output_paths = choose_output_paths(paths, output_folder)
+    detect_in_files(output_paths, detector, results)
+    detector.print_speed()
+    if parameters.json:
+        write_json(parameters.json, paths, results, detector)
+    if results.unreadable:
+        title = f"{len(results.unreadable)} of {len(paths)} images could not be read:"
+        raise ValueError("\n".join([title, *results.unreadable.values()]))
+    return [Path(results.found[path]["output"]) for path in paths]
+
+
+class Results:
+    """What came of the files, by path."""
+
+    def __init__(self):
+        self.found = {}  # {path: what write_json writes about it}
+        self.unreadable = {}  # {path: message}
+
+
+class Detector:
+    """A model and the settings to use it with; counts the time that it takes."""
+
+    def __init__(self, model, parameters):
+        self.model = model
+        self.parameters = parameters
+        self.n_images = 0
+        self.seconds = 0.0
+
+    def find(self, images):
+        """
+        Find the objects in images that fit into one batch.
+
+        :return: list of lists of Detection; and the milliseconds that each image took
+        """
+        start = time.perf_counter()
+        found = find_objects(
+            images,
+            self.parameters.min_score,
+            self.parameters.max_overlap,
+            self.parameters.top_k,
+            self.parameters.suppress,
+            self.model,
+            self.parameters.batch_size,
+            self.parameters.precision,
+        )
+        # The numbers are on the CPU now, so a GPU has finished, too
+        seconds = time.perf_counter() - start
+        self.n_images += len(images)
+        self.seconds += seconds
+        return found, 1000 * seconds / len(images)
+
+    def draw(self, image, detections):
+        """A copy of an image that shows detections."""
+        return annotate(image, detections, self.model.label_map, self.parameters.font)
+
+    def print_speed(self):
+        """Say how long an image took, on the average, and what that time consists of."""
+        if self.n_images == 0:
+            return
+        how = describe_precision(self.model.priors_cxcy.device, self.parameters.precision)
+        print(
+            f"{1000 * self.seconds / self.n_images:.0f} ms an image (or frame) for resizing, "
+            f"network and suppression, {how}; reading and drawing not counted"
+        )
+
+
+def detect_in_files(output_paths, detector, results):
+    """
+    Look at all files: pictures first, several at a time, and then what moves. Only a batch of
+    images is in memory at a time.
+
+    :param output_paths: see choose_output_paths
+    :param detector: Detector
+    :param results: Results, which are filled
+    """
+    moving = []
+    pictures = read_pictures(output_paths, moving, results)
+    n_files = len(output_paths)
+    is_hidden = n_files == 1 or None  # None: where the output is not a terminal
+    with tqdm(total=n_files, desc="detecting", unit="file", disable=is_hidden) as progress:
+        for batch in make_batches(pictures, detector.parameters.batch_size):
+            detect_in_pictures(batch, output_paths, detector, results)
+            progress.update(len(results.found) + len(results.unreadable) - progress.n)
+        for path in moving:
+            try:
+                detect_in_frames(path, output_paths[path], detector, results)
+            except ValueError as error:
+                results.unreadable[path] = str(error)
+            progress.update(len(results.found) + len(results.unreadable) - progress.n)
+
+
+def read_pictures(paths, moving, results):
+    """
+    Read picture after picture.
+
+    :param paths: files
+    :param moving: list to which films and animated pictures are added, which are not read
+    :param results: Results, to which unreadable files are added
+    :return: yields (path, PIL image)
+    """
+    for path in paths:
+        if is_film(path):
+            moving.append(path)
             continue
-        detect_in_file(path, image, output_path, model, parameters)
-        written.append(output_path)
-    if failures:
-        n_images = len(written) + len(failures)
-        title = f"{len(failures)} of {n_images} images could not be read:"
-        raise ValueError("\n".join([title, *failures]))
-    return written
+        try:
+            image = read_picture(path)
+        except ValueError as error:
+            results.unreadable[path] = str(error)
+            continue
+        if image is None:
+            moving.append(path)
+        else:
+            yield path, image
 
 
-def detect_in_file(path, image, output_path, model, parameters):
-    """Print the objects in one image, and write a copy of it that shows them."""
-    detections = find_objects(
-        image,
-        parameters.min_score,
-        parameters.max_overlap,
-        parameters.top_k,
-        parameters.suppress,
-        model,
+def read_picture(path):
+    """
+    :param path: image file
+    :return: PIL image, upright and RGB; None if it is animated
+    :raises ValueError: see datasets.read_image
+    """
+    with describe_image_errors(path, "replace it"):
+        image = open_image(path)
+        if is_animated(image):
+            return None
+        image = upright_rgb(image)
+        image.load()
+        return image
+
+
+def make_batches(named_images, batch_size):
+    """
+    :param named_images: iterable of (name, PIL image), which is read no further than necessary
+    :param batch_size: the most images in a batch
+    :return: yields lists of (name, PIL image)
+    """
+    batch = []
+    n_pixels = 0
+    for name, image in named_images:
+        batch.append((name, image))
+        n_pixels += image.width * image.height
+        if len(batch) == batch_size or n_pixels > MAX_BATCH_PIXELS:
+            yield batch
+            batch = []
+            n_pixels = 0
+    if batch:
+        yield batch
+
+
+def detect_in_pictures(batch, output_paths, detector, results):
+    """
+    Print the objects in some pictures, and write copies that show them.
+
+    :param batch: list of (path, PIL image)
+    """
+    found, milliseconds = detector.find([image for _, image in batch])
+    for (path, image), detections in zip(batch, found, strict=True):
+        output_path = output_paths[path]
+        detector.draw(image, detections).save(output_path)
+        n_objects = count(len(detections), "object")
+        lines = [
+            f"{printable(path)}: {n_objects}, {milliseconds:.0f} ms, drawn in "
+            f"{printable(str(output_path))}"
+        ]
+        for name, score, box in detections:
+            edges = ", ".join(f"{edge:.0f}" for edge in box)
+            lines.append(f"  {printable(name)} {score:.2f} at {edges}")
+        tqdm.write("\n".join(lines))  # at once: it draws the progress bar anew
+        results.found[path] = {
+            "path": str(path),
+            "output": str(output_path),
+            "width": image.width,
+            "height": image.height,
+            "milliseconds": milliseconds,
+            **as_lists(detections),
+        }
+
+
+def detect_in_frames(path, output_path, detector, results):
+    """
+    Write a copy of a film or an animated picture that shows the objects, and print how many there
+    were.
+
+    :raises ValueError: the file cannot be read
+    """
+    source = open_film_or_animation(path)
+    output_path = output_path.with_suffix(source.ending)
+    entry = {"path": str(path), "output": str(output_path), "frames": []}
+    n_before = detector.n_images
+    seconds_before = detector.seconds
+
+    def annotated_frames():
+        name = printable(Path(path).name)
+        frames = tqdm(source, name, source.n_frames, unit="frame", leave=False, disable=None)
+        for batch in make_batches(enumerate(frames), detector.parameters.batch_size):
+            images = [image for _, image in batch]
+            found, _ = detector.find(images)
+            for image, detections in zip(images, found, strict=True):
+                entry["width"], entry["height"] = image.size
+                entry["frames"].append(as_lists(detections))
+                yield detector.draw(image, detections)
+
+    source.write(annotated_frames(), output_path)
+    n_frames = detector.n_images - n_before
+    entry["milliseconds"] = 1000 * (detector.seconds - seconds_before) / n_frames
+    results.found[path] = entry | source.timing()
+    n_objects = sum(len(frame["labels"]) for frame in entry["frames"])
+    stated = "" if n_frames == source.n_frames else f" (the file states {source.n_frames})"
+    tqdm.write(
+        f"{printable(path)}: {n_frames} frames{stated}, {count(n_objects, 'object')}, "
+        f"{entry['milliseconds']:.0f} ms a frame, drawn in {printable(str(output_path))}"
     )
-    annotate(image, detections, model.label_map, parameters.font).save(output_path)
-    print(f"{path}: {len(detections)} objects, drawn in {output_path}")
-    for name, score, box in detections:
-        print(f"  {printable(name)} {score:.2f} at " + ", ".join(f"{edge:.0f}" for edge in box))
+
+
+def count(number, noun):
+    """Like "1 image" or "2 images"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def as_lists(detections):
+    """Detections as JSON has them: {"boxes", "labels", "scores"}, lists of the same length."""
+    return {
+        "boxes": [list(detection.box) for detection in detections],
+        "labels": [detection.name for detection in detections],
+        "scores": [detection.score for detection in detections],
+    }
+
+
+def write_json(json_path, paths, results, detector):
+    """
+    Write what was found to a JSON file:
+
+    - "checkpoint", "classes", "min_score", "max_overlap", "top_k", "suppress", "precision": the
+      model and how it was used
+    - "images": a list with an entry for each file that could be read, in the order of the command
+      line: "path" as it was given, "output", the copy with the objects drawn, "width" and "height"
+      in pixels, "milliseconds" an image or frame, and three lists of the same length, the best
+      detection first: "boxes", [x_min, y_min, x_max, y_max] in pixels of the upright image;
+      "labels", names of classes; "scores", 0 to 1.
+      A film or an animated picture has "frames" instead, a list of such lists, and
+      "frames_per_second" or "durations_ms", of each frame.
+    - "unreadable": a list with "path" and "error" of each file that could not be read
+
+    :param json_path: the file to write
+    :param paths: of all files, in order
+    :param results: Results
+    :param detector: Detector
+    """
+    parameters = detector.parameters
+    dtype = choose_precision(detector.model.priors_cxcy.device, parameters.precision)
+    content = {
+        "checkpoint": parameters.checkpoint,
+        "classes": list(detector.model.label_map)[1:],  # without background
+        "min_score": parameters.min_score,
+        "max_overlap": parameters.max_overlap,
+        "top_k": parameters.top_k,
+        "suppress": list(parameters.suppress),
+        "precision": str(dtype).removeprefix("torch."),
+        "images": [results.found[path] for path in paths if path in results.found],
+        "unreadable": [
+            {"path": str(path), "error": message} for path, message in results.unreadable.items()
+        ],
+    }
+    Path(json_path).write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
 
 
 def check_parameters(parameters):
     """
     Find what is wrong with the parameters before the model is loaded, which takes a while.
 
-    :raises FileNotFoundError: none of the images exists
     :raises ValueError: a parameter has no sensible value
     """
     if not parameters.images:
         raise ValueError("images: expected at least one image file, got none")
-    if not any(Path(path).exists() for path in parameters.images):
-        raise FileNotFoundError(f"{parameters.images[0]}: no such image")
     check_numbers(parameters.min_score, parameters.max_overlap, parameters.top_k)
+    check_precision(parameters.precision)
+    check_range("batch_size", parameters.batch_size, low=1)
     load_font(parameters.font, size=20)
     output_folder = Path(parameters.output_folder)
     if output_folder.exists() and not output_folder.is_dir():
         raise ValueError(f"output_folder: expected a folder, got the file {output_folder}")
+    # So that it is never mistaken for an image, nor replaces one
+    json_path = Path(parameters.json or "x.json")
+    if json_path.suffix.lower() != ".json" or json_path.is_dir():
+        raise ValueError(f"json: expected a file whose name ends in .json, got {json_path}")
 
 
 def warn_of_missing_letters(label_map, font):
@@ -398,27 +574,102 @@ def warn_of_missing_letters(label_map, font):
         )
 
 
+# ---------------------------------------------------------------------------------- names of files
+
+
+def find_files(arguments, output_folder):
+    """
+    Find the files that the arguments stand for, and print how many there are in each folder.
+
+    :param arguments: files, folders and patterns, as a shell expands them (on Windows, it does not)
+    :param output_folder: is left out where it lies in one of the folders
+    :return: list of paths, each once; whether they can be read is seen later
+    :raises FileNotFoundError: none of them exists
+    :raises ValueError: there is none
+    """
+    paths = []
+    for argument in itertools.chain.from_iterable(map(expand_pattern, map(str, arguments))):
+        if not os.path.isdir(argument):
+            paths.append(argument)
+            continue
+        in_folder = find_in_folder(argument, output_folder)
+        n_films = sum(map(is_film, in_folder))
+        n_images = len(in_folder) - n_films
+        print(
+            f"{printable(argument)}: {count(n_images, 'image')} and {count(n_films, 'film')}, "
+            "subfolders included"
+        )
+        paths += in_folder
+    if not paths:
+        raise ValueError(
+            f"{', '.join(map(str, arguments))}: no images or films there: name another folder"
+        )
+    if not any(map(os.path.exists, paths)):
+        raise FileNotFoundError(f"{paths[0]}: no such image")
+    return list(dict.fromkeys(paths))
+
+
+def expand_pattern(argument):
+    """
+    :param argument: a file, a folder, or a pattern with *, ? or [...]; ** is for subfolders
+    :return: list of paths: what fits the pattern, or as in a shell the argument itself if nothing
+        does; a file that really has such a name comes first
+    """
+    if os.path.exists(argument):
+        return [argument]
+    return sorted(glob.glob(argument, recursive=True)) or [argument]
+
+
+def find_in_folder(folder, output_folder):
+    """
+    :return: list of the images and films in a folder and its subfolders, in alphabetical order,
+        judged by the endings of their names. Hidden files and folders are left out, and outputs
+    """
+    known_endings = Image.registered_extensions()  # {".jpg": "JPEG", ...}
+    endings = {ending for ending, name in known_endings.items() if name in IMAGE_FORMATS}
+    endings |= FILM_ENDINGS
+    paths = []
+    for parent, folders, names in os.walk(folder):
+        # os.walk goes on with the folders that are left in the list
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not name.startswith(".") and Path(parent, name).resolve() != output_folder.resolve()
+        ]
+        paths += [
+            os.path.join(parent, name)
+            for name in sorted(names)
+            if not name.startswith(".") and Path(name).suffix.lower() in endings
+        ]
+    return paths
+
+
 def choose_output_paths(paths, output_folder):
     """
-    Choose a name for each output: that of its image, with a number if another one has it already.
+    Choose a name for each output: that of its image, with a number if another one has it already,
+    whatever its ending.
 
     :param paths: image files; a repeated one counts once
     :param output_folder: where the outputs go
-    :return: {path of the image: path of its output}; no output replaces another one, nor an image
+    :return: {path of the image: path of its output}; no output replaces another one, nor an image.
+        All end in .png; of films and animated pictures the ending changes
     """
     folder = output_folder.resolve()
     # In lower case, since for some systems "A.png" and "a.png" are the same file
-    taken = {Path(path).name.lower() for path in paths if Path(path).parent.resolve() == folder}
+    taken = set()
+    for path in map(Path, paths):
+        for place in (path.parent.resolve() / path.name, path.resolve()):  # a link, and its target
+            if place.parent == folder:
+                taken.add(place.stem.lower())
     output_paths = {}
     for path in dict.fromkeys(paths):
-        stem = Path(path).stem
-        name = f"{stem}_detections.png"
+        stem = f"{Path(path).stem}_detections"
         number = 2
-        while name.lower() in taken:
-            name = f"{stem}_{number}_detections.png"
+        while stem.lower() in taken:
+            stem = f"{Path(path).stem}_{number}_detections"
             number += 1
-        taken.add(name.lower())
-        output_paths[path] = output_folder / name
+        taken.add(stem.lower())
+        output_paths[path] = output_folder / f"{stem}.png"
     return output_paths
 
 
@@ -436,12 +687,17 @@ def put_images_first(arguments):
     before, after = arguments[:at], arguments[at + 1 :]
     values = list(itertools.takewhile(lambda text: not text.startswith("-"), after))
     # Files without an ending are left among the names: a folder may hold a file named like a class
-    images = [text for text in values[1:] if Path(text).suffix and Path(text).is_file()]
+    images = [text for text in values[1:] if Path(text).suffix and is_or_finds_file(text)]
     names = [text for text in values if text not in images]
     leading_images = list(itertools.takewhile(lambda text: not text.startswith("-"), before))
     n_before = len(leading_images) or len(before)
     before[n_before:n_before] = images
     return [*before, "--suppress", *names, *after[len(values) :]]
+
+
+def is_or_finds_file(argument):
+    """Whether an argument is a file, or a pattern that fits one."""
+    return any(map(os.path.isfile, expand_pattern(argument)))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
-"""Evaluate a checkpoint: the average precision of each class on the test images, and the mean."""
+"""
+Evaluate a checkpoint, or files of detections: the average precision of each class on the test
+images, and the mean.
+"""
 
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain, zip_longest
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -11,21 +16,27 @@ from tqdm import tqdm
 
 from annotations import printable
 from checkpoints import load_model
+from coco_metric import CocoResult, calculate_coco_mAP, load_pycocotools, print_coco
 from datasets import PascalVOCDataset, create_loader, ordered_batches
+from detection_files import check_names, read_detections, save_detections
 from model import number_classes
 from published_weights import match_numbers
+from report import Evaluated, write_report
 from runtime import (
     autocast,
+    check_file,
+    check_folder,
     check_precision,
     check_range,
     choose_device,
+    describe_versions,
     process_group,
     rank,
     read_command_line,
     readable_errors,
     world_size,
 )
-from utils import calculate_mAP, check_metric
+from utils import METRICS, calculate_mAP, send
 
 
 @dataclass
@@ -40,14 +51,20 @@ class Parameters:
     # Machine: what computes, and how
     batch_size: int = 32  # images at a time
     workers: int = 4  # processes per GPU that read and prepare images; 0: none but this one
-    device: str = "auto"  # cuda, cpu, or auto for a GPU if there is one
+    device: str = "auto"  # cpu, cuda, mps, xpu, or auto for a GPU if there is one
     precision: str = "auto"  # of convolutions: float32, bfloat16, float16, or auto for the fastest
+
+    # Files: what is read in place of running a model, and what is written beside the table
+    detections: str = ""  # evaluate this folder of VOC's or COCO's result files; no model is run
+    save_detections: str = ""  # folder for the detections, as VOC's and COCO's result files
+    report: str = ""  # folder for report.html: curves, kinds of errors, sizes, worst pictures
+    json: str = ""  # file for the results, to be read by programs
 
     # Measuring: as published figures were measured (paper, section 3.7; VOC2007 devkit)
     min_score: float = 0.01  # a class's probability must be above this
     max_overlap: float = 0.45  # Jaccard overlap above which the worse of two boxes is suppressed
     top_k: int = 200  # the most detections per image
-    metric: str = "11-point"  # as VOC2007 defines average precision; or area, as VOC2010 does
+    metric: str = "11-point"  # VOC2007's average precision; area: VOC2010's; coco: COCO's
 
 
 class Evaluation(NamedTuple):
@@ -56,6 +73,9 @@ class Evaluation(NamedTuple):
     average_precisions: dict  # {class name: AP from 0 to 1, NaN without countable objects}
     mAP: float
     losses: dict  # {"confidence", "localization"}: means over the images; empty without a criterion
+    columns: list | None = None  # the six lists that calculate_mAP took, for to_pixels and others
+    label_map: dict | None = None  # the classes that were compared
+    coco: CocoResult | None = None  # with the metric coco
 
 
 class BatchResult(NamedTuple):
@@ -91,7 +111,7 @@ def evaluate(
         those that both have are compared, by name
     :param criterion: MultiBoxLoss, to add up the losses on the way; or None
     :param min_score, max_overlap, top_k: see SSD300.detect_objects
-    :param metric: see utils.calculate_mAP
+    :param metric: "11-point" or "area", see utils.calculate_mAP; or "coco", see coco_metric
     :param precision: see runtime.autocast
     :param after_batch: a function without arguments that is called after each batch, or None
     :return: Evaluation
@@ -106,7 +126,7 @@ def evaluate(
     for images, *truth in tqdm(
         test_loader, "evaluating", unit="batch", leave=False, disable=rank() > 0
     ):
-        images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+        images = send(images, device, memory_format=torch.channels_last)
         with autocast(device, precision):
             predictions = model(images)  # locs (N, 8732, 4) and scores (N, 8732, n_classes)
         detections = model.detect_objects(*predictions, min_score, max_overlap, top_k)
@@ -127,12 +147,27 @@ def evaluate(
     label_map = dataset.label_map
     if has_other_classes(model, label_map):
         label_map, columns = keep_shared_classes(columns, model.label_map, label_map)
-    average_precisions, mAP = calculate_mAP(*columns, label_map=label_map, metric=metric)
+    measured = to_pixels(columns, dataset) if metric == "coco" else columns
+    average_precisions, mAP, coco = measure(measured, label_map, metric)
     losses = {
         name: sum(result.losses[name] for result in results) / len(dataset)
         for name in results[0].losses
     }
-    return Evaluation(average_precisions, mAP, losses)
+    return Evaluation(average_precisions, mAP, losses, columns, label_map, coco)
+
+
+def measure(columns, label_map, metric):
+    """
+    :param columns: the six lists that calculate_mAP takes; in pixels for the metric "coco"
+    :param label_map: {class name: number}
+    :param metric: see evaluate
+    :return: {class name: AP}, their mean, and CocoResult or None
+    """
+    if metric != "coco":
+        return *calculate_mAP(*columns, label_map=label_map, metric=metric), None
+    coco = calculate_coco_mAP(*columns, label_map)
+    average_precisions = {name: figures["AP"] for name, figures in coco.classes.items()}
+    return average_precisions, coco.mean["AP"], coco
 
 
 def to_cpu(tensors):
@@ -216,7 +251,12 @@ def print_average_precisions(average_precisions, mAP, metric="11-point"):
 
 def check_parameters(parameters):
     """:raises ValueError: a parameter has no sensible value"""
-    check_metric(parameters.metric)
+    if parameters.metric not in (*METRICS, "coco"):
+        raise ValueError(
+            f"metric: expected '11-point', 'area' or 'coco', got {parameters.metric!r}"
+        )
+    if parameters.metric == "coco":
+        load_pycocotools()  # an error before the images, if it is missing
     check_precision(parameters.precision)
     if parameters.split not in ("TEST", "VAL"):
         raise ValueError(f"split: expected TEST or VAL, got {parameters.split!r}")
@@ -229,28 +269,84 @@ def check_parameters(parameters):
 
 def main(parameters):
     """
-    Evaluate a checkpoint and print the table.
+    Evaluate a checkpoint, or files of detections, and print the table.
 
     :param parameters: Parameters
     :return: Evaluation
-    :raises FileNotFoundError: the checkpoint or a list is missing
+    :raises FileNotFoundError: the checkpoint, a list or a file of detections is missing
     :raises ValueError: a parameter has no sensible value, the checkpoint is damaged or has no class
-        in common with the lists, or there are no images
+        in common with the lists, a file of detections does not fit them, or there are no images
+    :raises OSError: what is to be written could not be
     """
     check_parameters(parameters)
-    device = choose_device(parameters.device)
-    dataset = PascalVOCDataset(parameters.data_folder, parameters.split)
+    needs_images = not parameters.detections
+    dataset = PascalVOCDataset(parameters.data_folder, parameters.split, needs_images=needs_images)
     if len(dataset) == 0:
         list_name = f"{parameters.split}_images.json"
         raise ValueError(
             f"{parameters.data_folder}: {list_name} lists no images: make lists with a test set"
         )
+    check_outputs(parameters, dataset)
+    if parameters.detections:
+        evaluation = evaluate_files(parameters.detections, dataset, parameters.metric)
+    else:
+        evaluation = evaluate_checkpoint(parameters, dataset)
+    if evaluation.coco:
+        print_coco(evaluation.coco)
+    else:
+        print_average_precisions(evaluation.average_precisions, evaluation.mAP, parameters.metric)
+    if rank() == 0:
+        write_outputs(parameters, evaluation, dataset)
+    return evaluation
+
+
+def check_outputs(parameters, dataset):
+    """
+    Find out before the evaluation whether what it finds can be written.
+
+    :raises OSError: a folder cannot be written to
+    :raises ValueError: names that files of detections cannot hold
+    """
+    if rank() > 0:
+        return
+    if parameters.save_detections:
+        check_names(dataset.images, dataset.label_map)
+        check_folder(parameters.save_detections)
+    if parameters.report:
+        check_folder(parameters.report)
+    if parameters.json:
+        check_file(parameters.json)
+
+
+def evaluate_files(path, dataset, metric):
+    """
+    Compare the detections in files with the objects of a data set.
+
+    :param path: see detection_files.read_detections
+    :param dataset: PascalVOCDataset of the TEST or VAL split; its images are not opened
+    :param metric: see evaluate
+    :return: Evaluation; boxes are in pixels
+    """
+    columns = [*read_detections(path, dataset.images, dataset.label_map), *dataset.objects_px()]
+    n_detections = sum(map(len, columns[2]))
+    print(f"{n_detections:,} detections on {len(dataset):,} images, from {path}")
+    average_precisions, mAP, coco = measure(columns, dataset.label_map, metric)
+    return Evaluation(average_precisions, mAP, {}, columns, dataset.label_map, coco)
+
+
+def evaluate_checkpoint(parameters, dataset):
+    """
+    :param parameters: Parameters
+    :param dataset: PascalVOCDataset
+    :return: Evaluation; boxes are fractional
+    """
+    device = choose_device(parameters.device)
     model = load_model(parameters.checkpoint, device)
     if has_other_classes(model, dataset.label_map):
         print_shared_classes(model.label_map, dataset.label_map, parameters.checkpoint)
     batches = ordered_batches(len(dataset), parameters.batch_size, rank(), world_size())
     loader = create_loader(dataset, batches, parameters.workers, device)
-    evaluation = evaluate(
+    return evaluate(
         loader,
         model,
         min_score=parameters.min_score,
@@ -259,8 +355,84 @@ def main(parameters):
         metric=parameters.metric,
         precision=parameters.precision,
     )
-    print_average_precisions(evaluation.average_precisions, evaluation.mAP, parameters.metric)
-    return evaluation
+
+
+def write_outputs(parameters, evaluation, dataset):
+    """Write what the parameters ask for; see Parameters."""
+    if parameters.json:
+        write_json(parameters, evaluation)
+        print(f"The results are in {parameters.json}.")
+    if not parameters.save_detections and not parameters.report:
+        return
+    columns = evaluation.columns
+    if not parameters.detections:
+        columns = to_pixels(columns, dataset)
+    if parameters.save_detections:
+        save_detections(
+            parameters.save_detections,
+            *columns[:3],
+            dataset.images,
+            evaluation.label_map,
+            image_set=parameters.split.lower(),
+        )
+        print(f"The detections are in {parameters.save_detections}.")
+    if parameters.report:
+        evaluated = Evaluated(
+            columns,
+            evaluation.label_map,
+            evaluation.average_precisions,
+            evaluation.mAP,
+            parameters.metric,
+            dataset.images,
+        )
+        source = parameters.detections or parameters.checkpoint
+        title = f"{Path(source).name} on {parameters.split} images"
+        print(f"The report is in {write_report(parameters.report, evaluated, title)}.")
+
+
+def write_json(parameters, evaluation):
+    """Write the results for programs: shares from 0 to 1, null where there is none."""
+    *_, det_scores, _, _, true_difficulties = evaluation.columns
+    n_difficult = sum(int(difficulties.sum()) for difficulties in true_difficulties)
+    results = {
+        "metric": parameters.metric,
+        "mAP": evaluation.mAP,
+        "average_precisions": evaluation.average_precisions,
+        "coco": evaluation.coco._asdict() if evaluation.coco else None,
+        "losses": evaluation.losses,
+        "counts": {
+            "images": len(det_scores),
+            "detections": sum(map(len, det_scores)),
+            "objects": sum(map(len, true_difficulties)) - n_difficult,
+            "difficult objects": n_difficult,
+        },
+        "checkpoint": None if parameters.detections else parameters.checkpoint,
+        "parameters": asdict(parameters),
+        "versions": describe_versions(),
+    }
+    text = json.dumps(without_nan(results), indent=2, allow_nan=False)
+    Path(parameters.json).write_text(text + "\n", encoding="utf-8")
+
+
+def without_nan(value):
+    """The same with None in place of NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: without_nan(content) for name, content in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def to_pixels(columns, dataset):
+    """
+    Detections in pixels of their images, and the objects as the lists have them.
+
+    :param columns: the first six lists of BatchResult, over all images; boxes are fractional
+    :param dataset: PascalVOCDataset
+    :return: such lists
+    """
+    det_boxes, det_labels, det_scores, *_ = columns
+    sizes = torch.tensor(dataset.image_sizes(), dtype=torch.float32).repeat(1, 2)  # (n, 4)
+    det_boxes_px = [boxes * size for boxes, size in zip(det_boxes, sizes, strict=True)]
+    return [det_boxes_px, det_labels, det_scores, *dataset.objects_px()]
 
 
 def print_shared_classes(model_classes, data_classes, checkpoint):

@@ -168,8 +168,9 @@ def draw_curves(history, path):
         loss_axes.plot(epochs, values, ".-", label=name.replace("_", " "))
     loss_axes.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
     loss_axes.legend()
-    map_axes.plot(epochs, [row.get("mAP", math.nan) for row in history], ".-", color="tab:green")
-    map_axes.set(xlabel="epoch", ylabel="mAP on the validation images", ylim=(0, 1))
+    percentages = [100 * row.get("mAP", math.nan) for row in history]
+    map_axes.plot(epochs, percentages, ".-", color="tab:green")
+    map_axes.set(xlabel="epoch", ylabel="mAP on the validation images", ylim=(0, 100))
     figure.savefig(path, dpi=100)
 
 
@@ -313,5 +314,5 @@ def print_epoch(row):
     """Print a line about an epoch."""
     text = f"epoch {row['epoch']}: loss {row['loss']:.3f}, {row['images_per_second']:.1f} images/s"
     if "mAP" in row:
-        text += f", validation loss {row['validation_loss']:.3f}, mAP {row['mAP']:.3f}"
+        text += f", validation loss {row['validation_loss']:.3f}, mAP {100 * row['mAP']:.1f}"
     print(text)

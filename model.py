@@ -34,6 +34,8 @@ from utils import (
     decimate,
     find_jaccard_overlap,
     gcxgcy_to_cxcy,
+    send,
+    to_float64,
     xy_to_cxcy,
 )
 
@@ -56,8 +58,8 @@ class FeatureMap(NamedTuple):
 # 0.2 to 0.9; conv4_3 has 0.1.
 # DEVIATION(prior-scales): the authors' released code spaces the scales a little differently (0.1,
 # 0.2, 0.37 ... 0.88, last extra prior 0.96), centres the priors of a map by its stride in pixels,
-# and does not cap their width and height. These are the numbers of the paper's text and of the
-# published tutorial's checkpoints (last extra prior 1).
+# and does not cap their width and height (train.py --priors released). These are the numbers of the
+# paper's text and of the published tutorial's checkpoints (last extra prior 1).
 FEATURE_MAPS = {
     "conv4_3": FeatureMap(38, 512, 0.1, (1.0, 2.0, 1 / 2)),
     "conv7": FeatureMap(19, 1024, 0.2, (1.0, 2.0, 3.0, 1 / 2, 1 / 3)),
@@ -334,9 +336,11 @@ class SSD300(nn.Module):
 
         # The features of conv4_3 have another scale than those of the other maps. Those of each
         # tile are divided by their L2 norm over the channels, then multiplied by a factor that each
-        # channel learns, starting from 20 (paper, section 3.1, after ParseNet).
+        # channel learns, starting from 20 (paper, section 3.1, after ParseNet). Of fewer channels
+        # each has a larger share of the norm, so the factors of a narrow network start lower.
         (channels,) = scale_channels(width, FEATURE_MAPS["conv4_3"].channels)
-        self.rescale_factors = nn.Parameter(torch.full((1, channels, 1, 1), 20.0))
+        factor = 20.0 * width**0.5
+        self.rescale_factors = nn.Parameter(torch.full((1, channels, 1, 1), factor))
 
         default_priors = self.create_prior_boxes()
         if priors_cxcy is None:
@@ -482,16 +486,19 @@ def suppress(boxes, scores, groups, max_overlap):
     """
     # NaN, or coordinates far outside the image, must not disturb the other boxes
     far = 1e4  # in sides of the image
-    boxes = boxes.double().nan_to_num().clamp(-far, far) + far  # from 0 to 2 * far
+    device = boxes.device
+    boxes, scores = to_float64(boxes), to_float64(scores)  # both on the CPU, or still on the device
+    groups = groups.to(boxes.device)
+    boxes = boxes.nan_to_num().clamp(-far, far) + far  # from 0 to 2 * far
     if boxes.is_cuda and len(boxes) <= 100_000:
         # One call for the whole batch, which a GPU is fast with: each group is moved to a place of
         # its own, where it meets no other. (The kernel keeps a bit per pair of boxes: 1.2 GB here)
         boxes = boxes + groups.unsqueeze(1) * (2 * far + 1)
-        kept = torchvision.ops.nms(boxes, scores.double(), max_overlap)
+        kept = torchvision.ops.nms(boxes, scores, max_overlap)
     else:
         # torchvision goes through many groups one by one, which is faster on a CPU
-        kept = torchvision.ops.batched_nms(boxes, scores.double(), groups, max_overlap)
-    return kept.sort().values
+        kept = torchvision.ops.batched_nms(boxes, scores, groups, max_overlap)
+    return kept.sort().values.to(device)
 
 
 def match_priors(boxes_xy, is_object, priors_xy, threshold):
@@ -537,7 +544,7 @@ def match_priors(boxes_xy, is_object, priors_xy, threshold):
         overlap = overlap.masked_fill(is_taken.unsqueeze(1), -1.0)
         waiting = waiting & ~wins
         # Most batches need few rounds. Asking a GPU whether any object waits would stall it
-        if not overlap.is_cuda and not waiting.any():
+        if overlap.device.type == "cpu" and not waiting.any():
             break
 
     owner = owner[:, :-1]
@@ -598,8 +605,8 @@ class MultiBoxLoss(nn.Module):
             not positive, and true offsets (N, P, 4), which only mean something for positive priors
         """
         device = self.priors_cxcy.device
-        true_boxes = pad_sequence(boxes, batch_first=True).to(device, non_blocking=True)
-        true_labels = pad_sequence(labels, batch_first=True).to(device, non_blocking=True)
+        true_boxes = send(pad_sequence(boxes, batch_first=True), device)
+        true_labels = send(pad_sequence(labels, batch_first=True), device)
         if true_labels.size(1) == 0:  # no object in the whole batch: one column of padding
             true_boxes = F.pad(true_boxes, (0, 0, 0, 1))
             true_labels = F.pad(true_labels, (0, 1))

@@ -26,6 +26,7 @@ HOW_TO_GET_A_MODEL = (
     "classes (136 MB); or train one: python train.py, or in minutes python train.py --toy, which "
     "leaves toy/checkpoint_ssd300.pth.tar"
 )
+ONLY_FOR_COCO = "--voc-classes is only for files of COCO's classes"
 HOW_TO_GET_THE_BASE = (
     "the README, Start from published weights, says where it was published; or train without "
     "--base-weights"
@@ -45,8 +46,10 @@ def to_checkpoint(content, voc_classes):
     content = content if isinstance(content, dict) else {}
     if "backbone.scale_weight" in content:
         return from_torchvision(content, voc_classes)
+    if has_lufficc_names(content.get("model")):
+        return from_lufficc(content["model"], voc_classes)
     if voc_classes:
-        raise WrongFileError("--voc-classes is only for torchvision's file of COCO's classes")
+        raise WrongFileError(ONLY_FOR_COCO)
     if "vgg.0.weight" in content:
         return from_amdegroot(content)
     if isinstance(content.get("model"), StandIn):
@@ -75,6 +78,10 @@ def download_coco():
 
 
 # --------------------------------------------------------------------------- the published networks
+
+# COCO's numbers go up to 90, of which it uses 80; background is 0
+COCO_CATEGORIES = SSD300_VGG16_Weights.COCO_V1.meta["categories"]
+COCO_LABELS = [name for name in COCO_CATEGORIES[1:] if name != "N/A"]
 
 
 def from_tutorial(model):
@@ -119,12 +126,51 @@ def from_amdegroot(content):
     state = rename(content, AMDEGROOT_LAYERS, scale="L2Norm.weight")
     check_weights(state, n_classes)
     state, input_shift = fold_input(reorder_heads(state), CAFFE_MEAN)
-    priors_cxcy = stepped_priors(AMDEGROOT_SCALES)
-    priors_cxcy.clamp_(0, 1)  # also the centres: the last ones of conv8_2 would lie outside
     return {
         "model": state,
         "label_map": create_label_map(voc_labels),
-        "priors_cxcy": priors_cxcy,
+        "priors_cxcy": clipped_priors(VOC_SCALES),
+        "input_shift": input_shift,
+    }
+
+
+def has_lufficc_names(content):
+    """Whether something is a state dict with names as in lufficc/SSD, of any of its networks."""
+    names = content if isinstance(content, dict) else ()
+    return any(isinstance(name, str) and name.startswith(LUFFICC_HEADS) for name in names)
+
+
+def from_lufficc(content, voc_classes):
+    """
+    Convert a state dict of lufficc/SSD, trained on PASCAL VOC (vgg_ssd300_voc0712.pth) or on COCO
+    (vgg_ssd300_coco_trainval35k.pth): which of them, the number of its classes tells. Either has
+    the priors that the authors released for that data set.
+
+    :param content: {name: tensor}
+    :param voc_classes: keep only the 20 classes of PASCAL VOC
+    :return: dict with MODEL_KEYS
+    :raises WrongFileError: names, shapes or classes are others
+    """
+    state = rename(content, LUFFICC_LAYERS, scale="backbone.l2_norm.weight")
+    n_classes = len(state["pred_convs.cl_conv4_3.bias"]) // 4  # conv4_3 has four priors per tile
+    data_sets = {len(labels) + 1: (labels, scales) for labels, scales in LUFFICC_DATA_SETS}
+    if n_classes not in data_sets:
+        raise WrongFileError(
+            f"its model has {n_classes} classes, without their names: expected VOC's 21 or COCO's "
+            "81, background included"
+        )
+    labels, scales = data_sets[n_classes]
+    check_weights(state, n_classes)
+    if voc_classes:
+        if labels == voc_labels:
+            raise WrongFileError(ONLY_FOR_COCO)
+        keep_classes(state, [0] + [1 + labels.index(canonical_name(name)) for name in voc_labels])
+        labels = voc_labels
+    state, input_shift = fold_input(reorder_heads(state), CAFFE_MEAN)
+    return {
+        "model": state,
+        "label_map": create_label_map(labels),
+        "priors_cxcy": clipped_priors(scales),
         "input_shift": input_shift,
     }
 
@@ -142,19 +188,13 @@ def from_torchvision(content, voc_classes):
     :return: dict with MODEL_KEYS
     :raises WrongFileError: names or shapes are others
     """
-    categories = SSD300_VGG16_Weights.COCO_V1.meta["categories"]  # by number; background is 0
-    labels = [name for name in categories[1:] if name != "N/A"]
-    numbers = [0] + [categories.index(name) for name in labels]
-    if voc_classes:
-        labels = voc_labels
-        numbers = [0] + [categories.index(canonical_name(name)) for name in labels]
+    labels = voc_labels if voc_classes else COCO_LABELS
+    numbers = [0] + [COCO_CATEGORIES.index(canonical_name(name)) for name in labels]
     state = rename(content, TORCHVISION_LAYERS, scale="backbone.scale_weight")
-    check_weights(state, len(categories))
-    for name in filter(is_class_head, state):
-        rows = rows_by_class(state[name], len(categories))
-        state[name] = rows[:, numbers].flatten(0, 1)
+    check_weights(state, len(COCO_CATEGORIES))
+    keep_classes(state, numbers)
     state, input_shift = fold_input(reorder_heads(state), TORCHVISION_MEAN)
-    priors_cxcy = stepped_priors(TORCHVISION_SCALES)
+    priors_cxcy = stepped_priors(COCO_SCALES)
     priors_cxcy[:, 2:].clamp_(0, 1)
     return {
         "model": state,
@@ -220,6 +260,24 @@ AMDEGROOT_LAYERS = {
     **{f"pred_convs.cl_{name}": f"conf.{i}" for i, name in enumerate(FEATURE_MAPS)},
 }
 
+# The same network in modules of other names (lufficc/SSD, ssd/modeling)
+LUFFICC_HEADS = "box_head.predictor."
+LUFFICC_LAYERS = {
+    **{
+        ours: f"backbone.{theirs}"
+        for ours, theirs in AMDEGROOT_LAYERS.items()
+        if not ours.startswith("pred_convs.")
+    },
+    **{
+        f"pred_convs.loc_{name}": f"{LUFFICC_HEADS}reg_headers.{i}"
+        for i, name in enumerate(FEATURE_MAPS)
+    },
+    **{
+        f"pred_convs.cl_{name}": f"{LUFFICC_HEADS}cls_headers.{i}"
+        for i, name in enumerate(FEATURE_MAPS)
+    },
+}
+
 TORCHVISION_LAYERS = {
     # Its "features" end with conv4_3, and all that follows is "extra"
     **{ours: f"backbone.features.{PAPER_LAYERS[ours]}" for ours in list(PAPER_LAYERS)[:10]},
@@ -279,9 +337,11 @@ def rename(content, layers, scale=None):
 
 # ------------------------------------------------------------------------------------- their priors
 
-# Sides of the square priors by feature map; the last one is for the last map's extra prior
-AMDEGROOT_SCALES = [pixels / IMAGE_SIZE for pixels in (30, 60, 111, 162, 213, 264, 315)]
-TORCHVISION_SCALES = [0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05]
+# Sides of the square priors by feature map, as the authors released them for each data set; the
+# last one is for the last map's extra prior
+VOC_SCALES = [pixels / IMAGE_SIZE for pixels in (30, 60, 111, 162, 213, 264, 315)]
+COCO_SCALES = [pixels / IMAGE_SIZE for pixels in (21, 45, 99, 153, 207, 261, 315)]
+LUFFICC_DATA_SETS = ((voc_labels, VOC_SCALES), (COCO_LABELS, COCO_SCALES))
 # Pixels from one centre to the next. On some maps, tiles are a little smaller than that.
 STEPS_PX = [8, 16, 32, 64, 100, 300]
 # In their order 1:1, extra, 2:1, 1:2, 3:1, 1:3 of a tile's priors, where those of ours are
@@ -329,6 +389,39 @@ def stepped_priors(scales):
             for width, height in sizes
         ]
     return torch.tensor(priors, dtype=torch.float32)
+
+
+def clipped_priors(scales):
+    """Stepped priors, see there, with all four numbers clipped to the image."""
+    # Also the centres: the last ones of conv8_2 would lie outside
+    return stepped_priors(scales).clamp_(0, 1)
+
+
+def released_priors():
+    """
+    The priors of the authors' released code for VOC (examples/ssd/ssd_pascal.py in their Caffe),
+    which clips nothing.
+
+    :return: (8732, 4) float, fractional cxcy
+    """
+    return stepped_priors(VOC_SCALES)
+
+
+# What train.py can begin with, by the name of the parameter
+PRIORS = {"paper": SSD300.create_prior_boxes, "released": released_priors}
+OTHER_PRIORS = "other"
+
+
+def name_priors(priors_cxcy):
+    """
+    :param priors_cxcy: (8732, 4) float
+    :return: which of PRIORS they are, or "other": those of converted networks may be clipped
+    """
+    for name, create_priors in PRIORS.items():
+        # The tutorial's have 0.333 for 1/3, and are meant to be the paper's
+        if torch.allclose(priors_cxcy, create_priors(), rtol=0, atol=5e-4):
+            return name
+    return OTHER_PRIORS
 
 
 # -------------------------------------------------------------------------------------- their input
@@ -430,6 +523,18 @@ def match_classes(state, label_map):
 def is_class_head(name):
     """Whether a weight or bias belongs to a convolution that predicts scores of classes."""
     return name.startswith("pred_convs.cl_")
+
+
+def keep_classes(state, numbers):
+    """
+    Drop all rows of the convolutions that predict scores but those of some classes, in place.
+
+    :param state: {our name: tensor}
+    :param numbers: the numbers of the classes to keep, in their new order
+    """
+    n_classes = len(state["pred_convs.cl_conv4_3.bias"]) // 4  # conv4_3 has four priors per tile
+    for name in filter(is_class_head, state):
+        state[name] = rows_by_class(state[name], n_classes)[:, numbers].flatten(0, 1)
 
 
 def rows_by_class(tensor, n_classes):

@@ -14,6 +14,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
 from pathlib import Path
@@ -35,7 +36,8 @@ def read_command_line(parameters_class, description, argv=None, positional=()):
         boolean (--x / --no-x) or a tuple (any number of values)
     :param description: what the script does
     :param argv: the arguments; by default those of the program
-    :param positional: names of the fields that take the arguments without a flag, in order
+    :param positional: names of the fields that take the arguments without a flag, in order; a
+        question mark after a name says that it may be left out
     :return: the parameters, and the set of the names that were given explicitly
     """
     # SUPPRESS: a parameter that was not given is absent from the result
@@ -51,7 +53,7 @@ def read_command_line(parameters_class, description, argv=None, positional=()):
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
         help_text = _help_text(field.default, comment)
-        _add_argument(groups[title], field, help_text, field.name in positional)
+        _add_argument(groups[title], field, help_text, positional)
     given = vars(parser.parse_args(argv))
     values = {
         name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
@@ -98,12 +100,14 @@ def _help_text(default, comment):
     return text.replace("%", "%%")  # argparse formats it
 
 
-def _add_argument(parser, field, help_text, is_positional):
+def _add_argument(parser, field, help_text, positional):
     """Add one parameter to the command line, or to a group of it."""
     default = field.default
     flag = "--" + field.name.replace("_", "-")
-    if is_positional:
+    may_be_left_out = f"{field.name}?" in positional
+    if may_be_left_out or field.name in positional:
         nargs = "+" if isinstance(default, tuple) else None
+        nargs = "?" if may_be_left_out else nargs
         metavar = field.name.upper().removesuffix("S")
         parser.add_argument(field.name, nargs=nargs, metavar=metavar, help=help_text)
     elif isinstance(default, bool):
@@ -149,6 +153,34 @@ def check_range(name, value, low=-math.inf, high=math.inf, above=-math.inf, belo
     raise ValueError(f"{name}: expected a number {' and '.join(expected)}, got {value}")
 
 
+def check_folder(path):
+    """
+    Make a folder if it is missing, and write a file there as a trial: better before hours of work
+    than after.
+
+    :param path: a folder
+    :raises OSError: it cannot be made or written to; the message names it
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"{path}: cannot be written to ({reason}): name another folder") from error
+
+
+def check_file(path):
+    """
+    The same for a file to be written. What it holds is left alone.
+
+    :raises OSError: it is a folder, or its folder cannot be written to
+    """
+    if Path(path).is_dir():
+        raise OSError(f"{path}: is a folder: name a file")
+    check_folder(Path(path).parent)
+
+
 @contextlib.contextmanager
 def readable_errors():
     """
@@ -175,26 +207,48 @@ def describe_error(error):
 # --------------------------------------------------------------------------- device and precision
 
 
+# The kinds of devices, and how several processes combine their gradients on each: Apple's GPUs have
+# no way to
+BACKENDS = {"cpu": "gloo", "cuda": "nccl", "xpu": "xccl", "mps": None}
+
+
+def find_gpu():
+    """The kind of this machine's GPU, cuda (AMD's too), mps or xpu; cpu if there is none."""
+    if not torch.accelerator.is_available():
+        return "cpu"
+    kind = torch.accelerator.current_accelerator().type
+    return kind if kind in BACKENDS else "cpu"
+
+
 def choose_device(name):
     """
-    :param name: "auto" for a GPU if there is one, "cpu", "cuda", or one of several, like "cuda:1"
+    :param name: "auto" for a GPU if there is one, "cpu", "cuda", "mps", "xpu", or one of several,
+        like "cuda:1"
     :return: torch.device
-    :raises ValueError: there is no such device here
+    :raises ValueError: there is no such device here, or several processes cannot share it
     """
+    several = world_size() > 1
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and world_size() > 1:  # torchrun numbers the processes of a machine
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
+        name = find_gpu()
+        if several and BACKENDS[name] is None:
+            name = "cpu"
+    if name in ("cuda", "xpu") and several:  # torchrun numbers the processes of a machine
+        name = f"{name}:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):  # others lack float64, or are untried
-            raise RuntimeError("only cpu and cuda are supported")
+        if device.type not in BACKENDS:
+            raise RuntimeError(f"only {', '.join(BACKENDS)} are supported")
+        if several and BACKENDS[device.type] is None:
+            raise RuntimeError("several processes cannot combine their gradients on it")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"--device {name}: not available here ({reason}): use --device cpu"
         ) from error
+    if device.index is not None and device.type in ("cuda", "xpu"):
+        # What pins memory, and whatever else names no device, would take room on the first one
+        torch.accelerator.set_device_index(device.index)
     return device
 
 
@@ -218,7 +272,7 @@ def choose_precision(device, precision):
 
     :param device: torch.device
     :param precision: "float32", "bfloat16", "float16", or "auto": bfloat16 where the hardware
-        computes in it, else float16 on a GPU and float32 on a CPU
+        computes in it, else float16 on a CUDA GPU and float32 elsewhere
     :return: torch.dtype
     :raises ValueError: another precision
     """
@@ -228,6 +282,10 @@ def choose_precision(device, precision):
     if device.type == "cuda":  # bfloat16 came with Ampere, compute capability 8.0
         has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)
         return torch.bfloat16 if has_bfloat16 else torch.float16
+    if device.type == "xpu":
+        return torch.bfloat16 if torch.xpu.is_bf16_supported() else torch.float32
+    if device.type == "mps":  # what is safe; whether the others are faster was not tried
+        return torch.float32
     # Releases of torch before get_capabilities have no public way to ask: float32 there
     capabilities = {}
     if hasattr(torch.cpu, "get_capabilities"):
@@ -251,7 +309,9 @@ def autocast(device, precision):
     boxes stay in float32. For the arguments and the error see choose_precision.
     """
     dtype = choose_precision(device, precision)
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+    if dtype == torch.float32:  # which autocast may warn of, even where it is not enabled
+        return torch.autocast(device.type, enabled=False)
+    return torch.autocast(device.type, dtype=dtype)
 
 
 def describe_versions():
@@ -285,7 +345,7 @@ def process_group():
     if "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun sets it
         yield
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group(process_group_backend())
     silence = contextlib.redirect_stdout(None) if rank() > 0 else contextlib.nullcontext()
     with silence, warnings.catch_warnings():
         # About rescale_factors, (1, 512, 1, 1), whose memory is the same in every layout
@@ -293,6 +353,14 @@ def process_group():
         yield
     # Not after an error: the other processes may be waiting, and torchrun ends them
     dist.destroy_process_group()
+
+
+def process_group_backend():
+    """What init_process_group is told: how the processes talk, on CPUs and on the GPUs here."""
+    backend = BACKENDS[find_gpu()]
+    if backend in (None, "gloo"):
+        return "gloo"
+    return f"cpu:gloo,{find_gpu()}:{backend}"
 
 
 def world_size():

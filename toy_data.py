@@ -276,8 +276,9 @@ def draw_gradient(width, height, rng):
     angle = rng.uniform(0, 2 * np.pi)
     from_left = np.cos(angle) * np.arange(width) / width  # (width)
     from_top = np.sin(angle) * np.arange(height)[:, None] / height  # (height, 1)
-    gradient = from_left + from_top
-    return (gradient - gradient.min()) / np.ptp(gradient)
+    lowest = from_left.min() + from_top.min()
+    highest = from_left.max() + from_top.max()
+    return (from_left + from_top - lowest) / (highest - lowest)
 
 
 def random_greys(shape, size, resampling, rng):

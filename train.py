@@ -3,8 +3,9 @@ Train an SSD300: on PASCAL VOC as the paper did, on your own images, or on drawi
 
 From top to bottom: the parameters, the learning rate's schedule, the optimizer, one step, one
 epoch, and `main`, which trains epoch after epoch. After each of them it validates, and writes a
-checkpoint and a line of history. How checkpoints are written and how a stopped run goes on is in
-checkpoints.py; what has to do with devices, several processes and Ctrl-C is in runtime.py.
+checkpoint and a line of history. How checkpoints are written is in checkpoints.py, and how a
+stopped run goes on in resume.py; what has to do with devices, several processes and Ctrl-C is in
+runtime.py.
 """
 
 import dataclasses
@@ -22,17 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from annotations import printable
-from checkpoints import (
-    build_model,
-    check_output_folder,
-    check_same_data,
-    find_start,
-    restore_training,
-    save_run,
-    take_output_folder,
-    take_over_parameters,
-    take_over_width,
-)
+from checkpoints import build_model, save_run
 from datasets import PascalVOCDataset, ShuffledBatches, create_loader, ordered_batches
 from detect import draw_sheet
 from eval import evaluate, print_average_precisions
@@ -47,7 +38,18 @@ from history import (
     write_history,
 )
 from model import MAX_WIDTH, SSD300, MultiBoxLoss
-from published_weights import load_base_weights, match_classes
+from preview import write_preview
+from published_weights import OTHER_PRIORS, PRIORS, load_base_weights, match_classes
+from resume import (
+    check_output_folder,
+    check_same_data,
+    find_start,
+    restore_training,
+    take_output_folder,
+    take_over_parameters,
+    take_over_priors,
+    take_over_width,
+)
 from runtime import (
     StopRequest,
     as_command_line,
@@ -67,6 +69,7 @@ from runtime import (
     world_size,
 )
 from toy_data import TOY_CLASSES, TOY_IMAGES, create_toy_data
+from utils import send
 
 
 @dataclass
@@ -77,12 +80,14 @@ class Parameters:
     data_folder: str = "data"  # folder with the lists that create_data_lists.py wrote
     output_folder: str = "."  # where checkpoints, history.jsonl and history.png go
     keep_difficult: bool = True  # learn from objects marked difficult, too
+    preview: int = 0  # only draw so many training images, with objects and priors, in preview.png
 
     # Beginning: by default torchvision's VGG-16 base, and random layers above it
     checkpoint: str = ""  # go on with this run: a file, or auto for the last in the output folder
     start_from: str = ""  # begin a new run from the weights of a detector: a file, or coco
     pretrained: bool = True  # start the base from ImageNet weights (528 MB, downloaded once)
     base_weights: str = ""  # start the base from this file: vgg16_reducedfc.pth, as the paper did
+    priors: str = "paper"  # paper, or released: those of the authors' code, of which none is capped
     width: float = 1.0  # factor for the channels of all layers; others than 1 start from scratch
     freeze: int = 0  # groups of the base's convolutions, conv1 to conv5, that do not learn
 
@@ -110,7 +115,7 @@ class Parameters:
     validate_every: int = 1  # epochs between validations; the last epoch always has one
     log_every: int = 10  # steps after which the losses are read and shown
     workers: int = 4  # extra processes per GPU that read and prepare images; 0: no extra ones
-    device: str = "auto"  # cuda, cpu, or auto for a GPU if there is one
+    device: str = "auto"  # cpu, cuda, mps, xpu, or auto for a GPU if there is one
     precision: str = "auto"  # of convolutions: float32, bfloat16, float16, or auto for the fastest
     compile: bool = False  # run the network through torch.compile, which takes minutes at first
 
@@ -129,9 +134,9 @@ TOY = {
     "pretrained": False,
     "width": 0.125,
     "zoom_out": False,
-    "batch_size": 4,
-    "iterations": 280,  # 2240 steps of 4 images
-    "lr": 1e-2,  # high, since clipping shortens most gradients
+    "batch_size": 2,
+    "iterations": 300,  # 4800 steps of 2 images
+    "lr": 7e-3,  # high, since clipping shortens most gradients
     "warm_up": 0.1,
     "decay_at": (0.8, 0.95),
     "grad_clip": 5.0,
@@ -144,6 +149,7 @@ TOY = {
 FREE_TO_DIFFER = {
     "data_folder",
     "output_folder",
+    "preview",
     "checkpoint",
     "start_from",
     "pretrained",
@@ -277,7 +283,7 @@ def take_step(images, boxes, labels, run):
     """
     parameters = run.parameters
     device = run.model.priors_cxcy.device
-    images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+    images = send(images, device, memory_format=torch.channels_last)
     true_classes, true_locs = run.criterion.match(boxes, labels)
     n_positives = sum_over_processes((true_classes > 0).sum())  # of the whole batch
 
@@ -398,7 +404,7 @@ def main(parameters, given=None):
     :param parameters: Parameters
     :param given: names of the parameters that were given explicitly; by default those that differ
         from the values above
-    :return: the history, a list with a dict per epoch
+    :return: the history, a list with a dict per epoch; empty after a preview
     :raises FileNotFoundError: the lists or the checkpoint are missing
     :raises ValueError: parameters, data and checkpoint do not go together
     :raises OSError: the checkpoint could not be written
@@ -419,6 +425,9 @@ def main(parameters, given=None):
     stop_request = StopRequest()
     with process_group(), stop_request:
         try:
+            if parameters.preview > 0:
+                draw_preview(parameters)
+                return []
             run, train_set, validation_set = begin_run(parameters, given)
             # From here on signals only set a flag: a step, or a checkpoint, is not interrupted
             with stop_request.deferred():
@@ -431,6 +440,21 @@ def main(parameters, given=None):
             print(f"Stopped by {signal.Signals(number).name}.", end=" ")
             print(f"Go on with: {launcher} train.py {command}")
             sys.exit(128 + number)  # as a shell reports a program that a signal ended
+
+
+def draw_preview(parameters):
+    """
+    Draw what a run would be trained on, see write_preview. No weights are read: those that a run
+    starts from may bring priors of their own.
+
+    :raises ValueError: a run would go on, whose parameters are in its checkpoint
+    """
+    if parameters.checkpoint:
+        raise ValueError("--preview shows what a new run is trained on: leave out --checkpoint")
+    train_set, _ = load_data(parameters)
+    if rank() == 0:
+        path = Path(parameters.output_folder) / "preview.png"
+        write_preview(train_set, parameters.preview, path, PRIORS[parameters.priors]())
 
 
 def begin_run(parameters, given):
@@ -450,6 +474,7 @@ def begin_run(parameters, given):
     check_parameters(parameters)  # again: they may have changed
     if state is not None:
         parameters = take_over_width(parameters, given, state)
+        parameters = take_over_priors(parameters, given, state)
     check_output_folder(parameters, state)
     train_set, validation_set = load_data(parameters)
     parameters = set_iterations(parameters, len(train_set))
@@ -618,7 +643,13 @@ def create_model(state, label_map, parameters):
         return build_model({**state, "model": weights, "label_map": label_map})
     with first_process_first():  # it downloads the base
         pretrained = parameters.pretrained and not parameters.base_weights
-        model = SSD300(len(label_map), pretrained, width=parameters.width, label_map=label_map)
+        model = SSD300(
+            len(label_map),
+            pretrained,
+            priors_cxcy=PRIORS[parameters.priors](),
+            width=parameters.width,
+            label_map=label_map,
+        )
     if parameters.base_weights:
         base, input_shift = load_base_weights(parameters.base_weights)
         model.base.load_state_dict(base)
@@ -633,11 +664,13 @@ def check_parameters(parameters):
         check_range(name, getattr(parameters, name), above=0)
     for name in ("epochs", "alpha", "weight_decay", "grad_clip", "micro_batch_size"):
         check_range(name, getattr(parameters, name), low=0)
-    for name in ("checkpoint_every", "workers"):
+    for name in ("checkpoint_every", "workers", "preview"):
         check_range(name, getattr(parameters, name), low=0)
     check_range("freeze", parameters.freeze, low=0, high=5)
     check_range("width", parameters.width, above=0, high=MAX_WIDTH)
     is_new = not parameters.checkpoint and not parameters.start_from
+    if parameters.priors not in PRIORS and (is_new or parameters.priors != OTHER_PRIORS):
+        raise ValueError(f"priors: expected {' or '.join(PRIORS)}, got {parameters.priors!r}")
     if parameters.width != 1 and is_new and (parameters.pretrained or parameters.base_weights):
         raise ValueError(
             f"--width {parameters.width}: published weights have width 1, so other widths begin "

@@ -109,6 +109,31 @@ def decimate(tensor, m):
     return tensor[tuple(slice(None, None, step) for step in m)]
 
 
+# --------------------------------------------------------------------------- what devices cannot do
+
+
+def to_float64(tensor):
+    """
+    The same numbers in float64: on the CPU if they are on a GPU without it. Apple's (mps) have
+    none, and of Intel's (xpu) not all do.
+    """
+    if tensor.device.type in ("mps", "xpu"):
+        tensor = tensor.cpu()
+    return tensor.double()
+
+
+def send(tensor, device, **options):
+    """
+    Copy a tensor to a device without waiting for the copy, where that is safe. To Apple's GPUs it
+    is not: there the copy may read memory that was freed meanwhile (pytorch/pytorch #139550).
+
+    :param tensor: any tensor on the CPU
+    :param device: torch.device
+    :param options: see torch.Tensor.to
+    """
+    return tensor.to(device, non_blocking=device.type != "mps", **options)
+
+
 # ------------------------------------------------------------------------------------- transforms
 
 IMAGE_SIZE = 300  # pixels along each side of the network's input
@@ -506,6 +531,7 @@ def average_precision(is_true, is_false, n_objects, metric):
     :param metric: "11-point" or "area"
     :return: a number from 0 to 1
     """
+    is_true, is_false = is_true.cpu(), is_false.cpu()  # not every GPU has float64
     n_true = is_true.cumsum(0)  # (D,), among the detections so far
     n_false = is_false.cumsum(0)
     precision = n_true.double() / (n_true + n_false).clamp(min=1)

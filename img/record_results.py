@@ -4,6 +4,7 @@ of one of them went: in img/results.json, so that figures can be drawn again wit
 
     python img/record_results.py --toy toy/checkpoint_ssd300.pth.tar
     python img/record_results.py --animals animals/checkpoint_ssd300.pth.tar
+    python img/record_results.py --blood blood/checkpoint_ssd300.pth.tar
 
 What is not given stays as it was.
 """
@@ -27,8 +28,10 @@ FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results.json"
 PHOTOGRAPHS = FOLDER / "photographs"
 
-# The photographs that the detector of animals and persons is shown
+# The photographs that the detectors are shown. That of blood cells is one of BCCD's test images
+# (MIT licence, copyright 2017 shenggan)
 ANIMALS = ("cat.jpg", "astronaut.jpg", "coffee.jpg")
+BLOOD = ("blood_cells.jpg",)
 
 SCENES_SEED = 1000  # of the drawn scenes; the toy data have another one
 N_SCENES = 20
@@ -41,6 +44,7 @@ class Parameters:
 
     toy: str = ""  # checkpoint of a detector of the toy data
     animals: str = ""  # checkpoint of one of cats, persons ..., with its history.jsonl beside it
+    blood: str = ""  # checkpoint of one of blood cells
 
 
 def detections_in(image, model):
@@ -70,14 +74,15 @@ def record_scenes(checkpoint):
     return {"classes": classes, "scenes": scenes}
 
 
-def record_photographs(checkpoint):
+def record_photographs(checkpoint, names):
     """
-    Run a detector on the photographs.
+    Run a detector on photographs.
 
+    :param names: files in the folder PHOTOGRAPHS
     :return: {file name: the detections}
     """
     model = load_model(checkpoint)
-    return {name: detections_in(read_image(PHOTOGRAPHS / name), model) for name in ANIMALS}
+    return {name: detections_in(read_image(PHOTOGRAPHS / name), model) for name in names}
 
 
 def read_history(checkpoint):
@@ -100,8 +105,10 @@ def main(parameters):
     if parameters.toy:
         results["toy"] = record_scenes(parameters.toy)
     if parameters.animals:
-        results["animals"] = record_photographs(parameters.animals)
+        results["animals"] = record_photographs(parameters.animals, ANIMALS)
         results["history"] = read_history(parameters.animals)
+    if parameters.blood:
+        results["blood"] = record_photographs(parameters.blood, BLOOD)
     RESULTS.write_text(json.dumps(results), encoding="utf-8")
     print(f"{RESULTS}: {RESULTS.stat().st_size // 1000} kB")
 

@@ -9,7 +9,7 @@ import json
 import torch
 
 from datasets import read_image
-from detect import place_labels, total_overlap
+from drawing import place_labels, total_overlap
 from record_results import N_SCENES, PHOTOGRAPHS, RESULTS, SCENES_SEED
 from style import (
     CLASS_COLOURS,
@@ -34,9 +34,13 @@ COLOURS = {
     "horse": "#2b8a3e",
     "cow": "#495057",
     "sheep": "#0b7285",
+    "RBC": "#c92a2a",
+    "WBC": "#1864ab",
+    "Platelets": "#5c940d",
 }
 MIN_SCORES = (0.1, 0.3, 0.5)  # compared with each other in one figure
 MIN_SCORE = 0.3  # in the other figures, as in the examples that train.py draws
+DOUBTFUL = 0.25  # in the figure of failures
 
 
 @functools.cache
@@ -200,28 +204,32 @@ def mistakes_of(scene):
 
 
 def first_picture():
-    """A photograph and a drawn scene, each with what its detector finds."""
-    card = Card(470)
-    show_photograph(card, "cat.jpg", 46, 46, 568)
-    scene = scenes_with_detections()[1]
-    side = 504  # a scene is shown in the middle of a square; this one is as high as the photograph
-    y = 46 - (side - side * scene[0].height / scene[0].width) / 2
-    show_scene(card, scene, 640, y, side, MIN_SCORE)
+    """Three photographs, each with what its detector finds."""
+    card = Card(1020)
+    show_photograph(card, "animals", "cat.jpg", 46, 46, 646)
+    show_photograph(card, "animals", "astronaut.jpg", 718, 46, 430)
+    show_photograph(card, "blood", "blood_cells.jpg", 46, 506, 646, labels=False)
+    names = {"RBC": "red blood cell", "WBC": "white blood cell", "Platelets": "platelet"}
+    for number, (label, name) in enumerate(names.items()):
+        card.legend_entry(718, 560 + 70 * number, name, COLOURS[label])
     return card.image()
 
 
-def show_photograph(card, name, x, y, width):
+def show_photograph(card, detector, name, x, y, width, min_score=MIN_SCORE, labels=True):
     """
     Show a photograph with its detections.
 
+    :param detector: "animals" or "blood"
     :param name: file in the folder PHOTOGRAPHS
+    :param labels: label the detections
     """
     image = read_image(PHOTOGRAPHS / name)
-    detections = above(read_results()["animals"][name], MIN_SCORE)
+    detections = above(read_results()[detector][name], min_score)
     place = card.show(image, x, y, width)
     for label, _, box in detections:
         place.box(to_fractions(box, image), COLOURS[label], line=6)
-    add_labels(card, place, image, detections)
+    if labels:
+        add_labels(card, place, image, detections)
 
 
 def detections():
@@ -268,10 +276,10 @@ def table_of_results(scenes):
 
 
 def more_detections_2():
-    """Two photographs in which the detector is wrong."""
+    """Two photographs in which the detector is wrong, with doubtful detections, too."""
     card = Card(600)
-    show_photograph(card, "astronaut.jpg", 46, 46, 508)
-    show_photograph(card, "coffee.jpg", 566, 46, 588)
+    show_photograph(card, "animals", "astronaut.jpg", 46, 46, 508, DOUBTFUL)
+    show_photograph(card, "animals", "coffee.jpg", 566, 46, 588, DOUBTFUL)
     return card.image()
 
 

@@ -81,7 +81,7 @@ EVALUATION = {"min_score": 0.01, "max_overlap": 0.45, "top_k": 200}
 class Parameters:
     """What can be set, here or on the command line."""
 
-    device: str = "auto"  # cuda, cpu, or auto for a GPU if there is one
+    device: str = "auto"  # cpu, cuda, mps, xpu, or auto for a GPU if there is one
     threads: int = 0  # of the processor; 0: one for each core
     quick: bool = False  # smaller batches and fewer repeats
     only: tuple = ()  # which measurements, by name; none: all of them

@@ -3,14 +3,30 @@
 import json
 import math
 import re
+import sys
+import tarfile
 
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from checkpoints import load_model, model_state, save_checkpoint
-from datasets import PascalVOCDataset, collate_fn
-from eval import Parameters, evaluate, keep_shared_classes, main, print_average_precisions, to_cpu
+from conftest import shared_path
+from data_lists import create_data_lists
+from datasets import PascalVOCDataset, collate_fn, read_image
+from detection_files import read_detections
+from eval import (
+    Evaluation,
+    Parameters,
+    evaluate,
+    keep_shared_classes,
+    main,
+    print_average_precisions,
+    to_cpu,
+    to_pixels,
+    without_nan,
+)
+from helpers.coco import second_opinion
 from helpers.runs import WIDTH
 from helpers.scripts import run_script
 from model import SSD300, MultiBoxLoss
@@ -193,7 +209,7 @@ def test_a_model_that_shares_no_class_is_refused(loader):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"metric": "coco"}, "metric: expected '11-point' or 'area', got 'coco'"),
+        ({"metric": "12-point"}, "metric: expected '11-point', 'area' or 'coco', got '12-point'"),
         ({"precision": "foo"}, "precision: expected auto, .*, got 'foo'"),
         ({"split": "TRAIN"}, "split: expected TEST or VAL, got 'TRAIN'"),
         ({"batch_size": 0}, "batch_size: expected a number of at least 1, got 0"),
@@ -219,6 +235,158 @@ def test_a_set_without_test_images_is_refused(toy_folder, toy_checkpoint, tmp_pa
         )
     with pytest.raises(ValueError, match=re.escape(str(tmp_path)) + ".*no images"):
         main(Parameters(str(tmp_path), str(toy_checkpoint), workers=0, device="cpu"))
+
+
+# ---------------------------------------------------------------- files of detections, and results
+
+
+@pytest.fixture
+def run(toy_folder, toy_checkpoint):
+    """A function that evaluates the random model, or files of detections."""
+
+    def evaluate_with(**changes):
+        fixed = {"workers": 0, "device": "cpu", "precision": "float32"}
+        checkpoint = changes.pop("checkpoint", str(toy_checkpoint))
+        return main(Parameters(str(toy_folder), checkpoint, **fixed, **changes))
+
+    return evaluate_with
+
+
+@pytest.mark.parametrize("metric", ["11-point", "area", "coco"])
+def test_saved_detections_give_the_same_result_without_a_model(run, metric, tmp_path, capsys):
+    if metric == "coco":
+        pytest.importorskip("pycocotools")
+    ours = run(save_detections=str(tmp_path / "new" / "folder"), metric=metric)
+    for path in (tmp_path / "new" / "folder", tmp_path / "new" / "folder" / "detections.json"):
+        theirs = run(detections=str(path), checkpoint="none", metric=metric)
+        assert theirs.average_precisions == pytest.approx(ours.average_precisions, abs=1e-3)
+        assert theirs.mAP == pytest.approx(ours.mAP, abs=1e-3)
+    assert "detections on 4 images, from" in capsys.readouterr().out
+
+
+def test_saved_detections_are_in_pixels_of_their_images(loader, toy_folder, run, tmp_path):
+    """Those of a perfect model are the boxes of the lists."""
+    dataset = loader.dataset
+    perfect = PerfectModel(load_model_of(toy_folder), dataset)
+    columns = to_pixels(evaluate(loader, perfect).columns, dataset)
+    for found, truth in zip(columns[0], columns[3], strict=True):
+        distances = torch.cdist(truth, found).min(dim=1).values
+        assert float(distances.max()) < 0.1
+    sizes = [read_image(path).size for path in dataset.images]
+    assert dataset.image_sizes() == sizes
+
+
+def load_model_of(folder):
+    """A model with the classes of a folder's lists."""
+    label_map = json.loads((folder / "label_map.json").read_text())
+    return SSD300(len(label_map), pretrained=False, width=WIDTH, label_map=label_map)
+
+
+def test_files_of_detections_need_no_images(toy_folder, run, tmp_path):
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for path in toy_folder.glob("*.json"):
+        (lists / path.name).write_text(path.read_text().replace("/JPEGImages/", "/gone/"))
+    with pytest.raises(FileNotFoundError, match="gone"):
+        main(Parameters(str(lists), "none"))
+    label_map = json.loads((lists / "label_map.json").read_text())
+    (name, *_) = list(label_map)[1:]
+    (tmp_path / f"comp4_det_test_{name}.txt").write_text("")
+    evaluation = main(Parameters(str(lists), "none", detections=str(tmp_path)))
+    assert evaluation.mAP == 0
+
+
+def test_results_for_programs(run, tmp_path):
+    path = tmp_path / "new" / "results.json"
+    evaluation = run(json=str(path), top_k=7)
+    results = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert results["mAP"] == evaluation.mAP
+    aps = evaluation.average_precisions.items()
+    expected = {name: None if math.isnan(ap) else ap for name, ap in aps}
+    assert results["average_precisions"] == expected
+    assert results["parameters"]["top_k"] == 7
+    assert results["checkpoint"] == results["parameters"]["checkpoint"]
+    assert results["counts"]["images"] == 4
+    assert results["counts"]["detections"] == 4 * 7
+    n_difficult = sum(int(difficulties.sum()) for difficulties in evaluation.columns[5])
+    assert results["counts"]["difficult objects"] == n_difficult > 0
+    assert results["counts"]["objects"] == sum(map(len, evaluation.columns[4])) - n_difficult
+    run(detections=saved(tmp_path, evaluation), json=str(path))
+    results = json.loads(path.read_text(), parse_constant=pytest.fail)
+    assert results["checkpoint"] is None
+    assert set(results["average_precisions"].values()) <= {0, None}
+
+
+def saved(folder, evaluation):
+    """A folder with an empty file of detections."""
+    name = list(evaluation.label_map)[1]
+    (folder / f"comp4_det_test_{name}.txt").write_text("")
+    return str(folder)
+
+
+def test_nan_becomes_null():
+    content = {"a": math.nan, "b": {"c": 1.0, "d": math.nan}, "e": 3, "f": "nan"}
+    assert without_nan(content) == {"a": None, "b": {"c": 1.0, "d": None}, "e": 3, "f": "nan"}
+
+
+def test_a_report_is_written(run, tmp_path, capsys):
+    run(report=str(tmp_path / "report"))
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "random.pth.tar on TEST images" in page
+    assert "data:image/jpeg" in page
+    assert str(tmp_path / "report" / "report.html") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["save_detections", "report", "json"])
+def test_what_cannot_be_written_is_found_before_the_images_are_read(
+    name, run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("eval.load_model", pytest.fail)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=re.escape(str(tmp_path / "file"))):
+        run(**{name: str(tmp_path / "file" / "below")})
+    if name == "json":
+        with pytest.raises(OSError, match="is a folder: name a file"):
+            run(json=str(tmp_path))
+
+
+def test_only_the_first_process_writes(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("eval.rank", lambda: 1)
+    monkeypatch.setattr("eval.world_size", lambda: 2)
+    monkeypatch.setattr("eval.evaluate", lambda *args, **names: Evaluation({"a": 0.5}, 0.5, {}))
+    names = ("save_detections", "report", "json")
+    run(**{name: str(tmp_path / name) for name in names})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_coco_prints_its_table_and_names_what_is_missing(run, monkeypatch, capsys):
+    pytest.importorskip("pycocotools")
+    evaluation = run(metric="coco")
+    assert evaluation.mAP == evaluation.coco.mean["AP"]
+    assert "AP small" in capsys.readouterr().out
+    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    monkeypatch.setattr("eval.load_model", pytest.fail)
+    with pytest.raises(ValueError, match="pip install pycocotools"):
+        run(metric="coco")
+
+
+@pytest.mark.slow
+def test_a_published_result_through_the_command_line(voc_annotations, tmp_path, capsys):
+    """YOLOv3 on VOC2007, without its photographs; COCO's figures as another library has them."""
+    create_data_lists(voc_annotations / "VOC2007", "", tmp_path)
+    with tarfile.open(shared_path("data/voc/yolov3_voc07_test_results.tar.xz")) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (folder,) = {path.parent for path in tmp_path.rglob("comp4_det_test_*.txt")}
+    words = ["--data-folder", tmp_path, "--detections", folder, "--json", tmp_path / "x.json"]
+    assert run_script("eval.py", *words) == 0
+    assert json.loads((tmp_path / "x.json").read_text())["mAP"] == pytest.approx(0.67748, abs=1e-4)
+    pytest.importorskip("pycocotools")
+    assert run_script("eval.py", *words, "--metric", "coco") == 0
+    figures = json.loads((tmp_path / "x.json").read_text())["coco"]["mean"]
+    dataset = PascalVOCDataset(tmp_path, "TEST", needs_images=False)
+    columns = [*read_detections(folder, dataset.images, dataset.label_map), *dataset.objects_px()]
+    expected = second_opinion(columns, dataset.label_map)
+    assert list(figures.values()) == pytest.approx(expected, abs=1e-4)
 
 
 def test_an_error_on_the_command_line_is_one_line(tmp_path):

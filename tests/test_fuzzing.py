@@ -27,10 +27,10 @@ import torch
 from PIL import Image
 
 from annotations import MAX_COORDINATE, MIN_SIDE, AnnotationError
-from data_lists import find_listed_images, list_path
 from datasets import MAX_IMAGE_SIDE, MAX_PIXELS, PascalVOCDataset, read_image
 from helpers.folders import CAR, annotation_xml, make_voc, object_xml
 from utils import parse_annotation
+from voc_folders import find_listed_images, list_path
 
 N_INPUTS = int(os.environ.get("SSD_FUZZ", "1000"))
 # An image of MAX_PIXELS takes 360 MB as RGB; with transparency, 480 MB more; and there is the file

@@ -410,7 +410,7 @@ def test_an_epoch_is_a_line_with_its_validation_if_there_was_one(capsys):
     print_epoch(row(4, mAP=0.25, validation_loss=2.5))
     assert capsys.readouterr().out.splitlines() == [
         "epoch 3: loss 3.000, 12.5 images/s",
-        "epoch 4: loss 3.000, 12.5 images/s, validation loss 2.500, mAP 0.250",
+        "epoch 4: loss 3.000, 12.5 images/s, validation loss 2.500, mAP 25.0",
     ]
 
 

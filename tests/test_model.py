@@ -157,6 +157,17 @@ CHANNELS_BY_WIDTH = {
 }
 
 
+@pytest.mark.parametrize("width", [0.125, 1.0])
+def test_rescaled_features_of_conv4_3_are_as_large_at_any_width(width):
+    model = SSD300(4, pretrained=False, width=width).eval()
+    seen = []
+    model.pred_convs.register_forward_pre_hook(lambda _, maps: seen.append(maps[0]))
+    with torch.inference_mode():
+        model(torch.randn(1, 3, 300, 300, generator=torch.Generator().manual_seed(0)))
+    root_mean_square = float(seen[0].square().mean().sqrt())
+    assert root_mean_square == pytest.approx(20 / 512**0.5, rel=1e-4)
+
+
 @pytest.mark.parametrize("width", CHANNELS_BY_WIDTH)
 def test_all_channels_but_those_of_the_input_and_the_predictions_follow_the_width(width):
     scaled = dict(zip(CHANNELS_BY_WIDTH[1.0], CHANNELS_BY_WIDTH[width], strict=True))

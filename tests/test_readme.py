@@ -5,12 +5,14 @@ from the code, and both languages show the same. How a sentence is worded is nob
 
 import dataclasses
 import importlib
+import inspect
 import json
 import operator
 import re
 import runpy
 import shlex
 import shutil
+import textwrap
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,7 +21,7 @@ from PIL import Image
 
 import detect
 import examples
-from detection_figures import ap_example, nms_example
+from detection_figures import ap_example
 from helpers.commands import is_understood, load
 from helpers.folders import CAR, annotation_xml, make_voc
 from helpers.pages import ROOT, Page, numbers, read_page
@@ -27,7 +29,6 @@ from kernel_figures import epoch_of, receptive_fields
 from model import FEATURE_MAPS
 from prior_figures import names_of_priors, priors_of_map
 from train import Parameters, learning_rate, n_steps
-from training_figures import matching_example
 from utils import IMAGE_SIZE, find_jaccard_overlap, rev_label_map
 
 PAGES = {name: read_page(name) for name in ("README.md", "README.ko.md")}
@@ -48,6 +49,7 @@ OTHER_NAMES = {
     "photo.jpg": "a reader's photograph",
     "detections/photo_detections.png": "what is found in it",
     "ssd300_mAP_77.43_v2.pth": "weights of another project",
+    "annotations/instances_train.json": "a reader's annotations",
     "previous_checkpoint_ssd300.pth.tar": "put together from two parts",
     "loc_conv4_3": "put together from two parts",
 }
@@ -231,7 +233,11 @@ def test_commands_run(command, workplace, monkeypatch, capsys):
 
 # -------------------------------------------------------------------------------------- code blocks
 
-PYTHON = [code.text for code in README.codes if code.language == "python"]
+# A block that begins with a file and a name ("# model.py, SSD300.forward") is taken from there
+EXCERPT = re.compile(r"# (?P<file>[\w/]+)\.py, (?P<name>[\w.]+)\n(?P<code>.*)", flags=re.DOTALL)
+BLOCKS = [code.text for code in README.codes if code.language == "python"]
+EXCERPTS = [found for found in map(EXCERPT.fullmatch, BLOCKS) if found]
+PYTHON = [block for block in BLOCKS if not EXCERPT.fullmatch(block)]
 
 
 def run_block(block):
@@ -243,6 +249,19 @@ def run_block(block):
 
 def test_code_is_of_known_languages():
     assert {code.language for code in README.codes} == {"bash", "python", "json", "math"}
+
+
+@pytest.mark.parametrize("excerpt", EXCERPTS, ids=[found["name"] for found in EXCERPTS])
+def test_code_on_the_page_is_that_of_the_files(excerpt):
+    module = importlib.import_module(excerpt["file"].removeprefix("tests/").replace("/", "."))
+    source = inspect.getsource(operator.attrgetter(excerpt["name"])(module))
+    indented = [textwrap.indent(excerpt["code"], depth * " ") for depth in (0, 4, 8)]
+    assert any(text in source for text in indented)
+
+
+def test_the_passages_that_matter_are_shown():
+    shown = {found["name"] for found in EXCERPTS}
+    assert shown >= {"SSD300.forward", "MultiBoxLoss._confidence_loss", "take_step"}
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))
@@ -323,27 +342,6 @@ def test_table_of_all_priors():
         rows.append(["", f"{height} x {width}", *sides, " ".join(ratios), *counts])
     total = sum(int(row[-1]) for row in rows)
     rows.append([""] * 6 + [str(total)])
-    assert_table(rows)
-
-
-def test_table_of_the_priors_on_a_tile():
-    sizes = priors_of_map("conv9_2")[2, 2, :, 2:].tolist()
-    names = [name.replace("extra", "1:1") for name in names_of_priors("conv9_2")]
-    assert_table([[n, f"{w:.4f}", f"{h:.4f}"] for n, (w, h) in zip(names, sizes, strict=True)])
-
-
-def test_table_of_matching():
-    overlaps = matching_example()["overlap"].tolist()
-    assert_table([["", *[f"{overlap:.3f}" for overlap in row]] for row in overlaps])
-
-
-def test_table_of_suppression():
-    _, overlaps, _ = nms_example()
-    cats = [i for i, (name, *_) in enumerate(examples.NMS_CANDIDATES) if name == "cat"]
-    rows = []
-    for i in cats:
-        row = ["1" if i == j else f"{overlaps[i, j]:.3f}" for j in cats]
-        rows.append([f"{i + 1} {examples.NMS_CANDIDATES[i][1]}", *row])
     assert_table(rows)
 
 

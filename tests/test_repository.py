@@ -15,13 +15,15 @@ ROOT = Path(__file__).resolve().parents[1]
 # Each file may import from those in the lines before its own
 ORDER = (
     ("annotations", "downloads", "runtime", "toy_drawings"),
-    ("data_lists",),
+    ("coco_metric", "data_yaml", "detection_files", "voc_folders"),
+    ("data_folders", "data_lists"),
     ("history", "utils"),
-    ("datasets", "model"),
-    ("safe_loading",),
+    ("datasets", "diagnosis", "model"),
+    ("drawing", "films", "report", "safe_loading"),
     ("published_weights",),
     ("checkpoints",),
-    ("toy_data",),
+    ("resume",),
+    ("preview", "toy_data"),
     ("convert_weights", "create_data_lists", "detect", "eval"),
     ("export", "train"),  # which evaluates and draws detections as well
 )
@@ -122,7 +124,7 @@ def test_help_explains_every_parameter(script, monkeypatch, capsys):
 
 
 def test_no_file_is_large():
-    assert [path.name for path in files() if path.stat().st_size > 300_000] == []
+    assert [path.name for path in files() if path.stat().st_size > 400_000] == []
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,13 @@ def test_wrong_arguments_stop_with_a_message(argv, complaint, capsys):
     assert complaint in capsys.readouterr().err
 
 
+def test_a_positional_argument_may_be_left_out():
+    places = ("output_folder?",)
+    assert read_command_line(Example, "does", [], positional=places) == (Example(), set())
+    parameters, given = read_command_line(Example, "does", ["here", "--toy"], positional=places)
+    assert (parameters.output_folder, given) == ("here", {"output_folder", "toy"})
+
+
 def test_a_positional_argument_is_asked_for(capsys):
     with pytest.raises(SystemExit) as stop:
         read_command_line(Example, "does", [], positional=("images",))
@@ -372,3 +379,24 @@ def test_the_first_process_of_a_machine_goes_first(local_rank, n_processes, expe
     with runtime.first_process_first():
         events.append("drawn")
     assert events == expected
+
+
+# -------------------------------------------------------------------------------- where results go
+
+
+def test_a_folder_for_results_is_made_and_tried(tmp_path):
+    runtime.check_folder(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    runtime.check_file(tmp_path / "other" / "file.json")
+    assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OSError, match=re.escape(f"{path}: cannot be written to (")):
+            runtime.check_folder(path)
+    runtime.check_file(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "kept"
+    with pytest.raises(OSError, match="is a folder: name a file"):
+        runtime.check_file(tmp_path)

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 import toy_data
-from data_lists import read_image_ids
 from helpers.folders import CAR, annotation_xml, make_voc, read_lists
 from helpers.toys import contents, draw_on
 from toy_data import TOY_LABELS, create_toy_data, draw_toy_image
 from utils import parse_annotation
+from voc_folders import read_image_ids
 
 
 def test_toy_set_is_in_voc_layout(toy_of_twenty):

@@ -10,7 +10,7 @@ import sys
 import types
 import warnings
 import zipfile
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from typing import NamedTuple
 
 import numpy as np
@@ -163,6 +163,17 @@ def caffe_input(image):
     return torch.from_numpy(bgr[:, :, (2, 1, 0)]).permute(2, 0, 1).unsqueeze(0)
 
 
+def lufficc_input(image):
+    """
+    What lufficc/SSD makes of an image, which it reads with Pillow: red, green, blue, less a mean.
+
+    :param image: (300, 300, 3) uint8, red, green, blue
+    :return: (1, 3, 300, 300) float
+    """
+    pixels = image.astype(np.float32) - np.array([123, 117, 104], dtype=np.float32)
+    return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
+
+
 def state_dict(**layers):
     """{"vgg.{}": [(weight, bias), ...]} with the places of layers -> {"vgg.0.weight": ...}"""
     return {
@@ -184,6 +195,68 @@ def amdegroot_state(network):
         **{"vgg.": base}, **{name: dict(enumerate(layers)) for name, layers in others.items()}
     )
     return {**state, "L2Norm.weight": network.scale}
+
+
+def lufficc_state(network):
+    """The state dict of lufficc/SSD's network."""
+    base = dict(zip(VGG_PLACES, network.base, strict=True))
+    others = {
+        "backbone.extras.": network.auxiliary,
+        "box_head.predictor.cls_headers.": network.scores,
+        "box_head.predictor.reg_headers.": network.locs,
+    }
+    state = state_dict(
+        **{"backbone.vgg.": base},
+        **{name: dict(enumerate(layers)) for name, layers in others.items()},
+    )
+    return {**state, "backbone.l2_norm.weight": network.scale}
+
+
+def lufficc_checkpoint(state):
+    """
+    What lufficc/SSD's train.py saves: beside the weights those of the optimizer, which PyTorch 1.1
+    told by their places in memory, and of the schedule, and the iteration.
+    """
+    momentum = {
+        140_000_000_000_000 + 72 * number: {"momentum_buffer": torch.zeros_like(tensor)}
+        for number, tensor in enumerate(state.values())
+    }
+    group = {"lr": 1e-5, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": False}
+    schedule = {"milestones": [80_000, 100_000], "gamma": 0.1, "warmup_iters": 500}
+    return {
+        "model": OrderedDict(state),
+        "optimizer": {"state": momentum, "param_groups": [{**group, "params": list(momentum)}]},
+        "scheduler": {**schedule, "base_lrs": [0.001], "last_epoch": 120_000},
+        "iteration": 120_000,
+    }
+
+
+def lufficc_priors(min_sizes_px, max_sizes_px):
+    """The priors of lufficc/SSD in its own order, (8732, 4)."""
+    priors = []
+    shapes = ([2], [2, 3], [2, 3], [2, 3], [2], [2])
+    for (side, _, _), stride, small, large, ratios in zip(
+        MAPS, (8, 16, 32, 64, 100, 300), min_sizes_px, max_sizes_px, shapes, strict=True
+    ):
+        for row in range(side):
+            for column in range(side):
+                centre = [(column + 0.5) * stride / 300, (row + 0.5) * stride / 300]
+                for size_px in (small, (small * large) ** 0.5):
+                    priors.append([*centre, size_px / 300, size_px / 300])
+                for root in (ratio**0.5 for ratio in ratios):
+                    priors.append([*centre, small / 300 * root, small / 300 / root])
+                    priors.append([*centre, small / 300 / root, small / 300 * root])
+    return torch.tensor(priors).clamp(0, 1)
+
+
+def lufficc_boxes(locs, priors):
+    """
+    Offsets (N, 8732, 4) from priors (8732, 4), with lufficc/SSD's variances 0.1 and 0.2 -> boxes
+    xy.
+    """
+    centres = locs[..., :2] * 0.1 * priors[:, 2:] + priors[:, :2]
+    sizes = torch.exp(locs[..., 2:] * 0.2) * priors[:, 2:]
+    return torch.cat([centres - sizes / 2, centres + sizes / 2], dim=-1)
 
 
 def paper_base_state(network):

@@ -1,4 +1,4 @@
-"""Training that is interrupted or killed goes on as if nothing had happened."""
+"""resume.py: training that is interrupted or killed goes on as if nothing had happened."""
 
 import os
 import random
@@ -12,9 +12,10 @@ import torch
 import checkpoints
 import history
 import train
-from checkpoints import BEST, LAST, find_start, load_checkpoint
+from checkpoints import BEST, LAST, load_checkpoint
 from helpers.runs import WIDTH, PullPlugError, assert_same_training, read_history, settings
 from model import SSD300
+from resume import find_start
 from runtime import read_command_line
 from train import Parameters, main
 
