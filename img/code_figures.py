@@ -12,6 +12,7 @@ SCRIPTS = {
     "train": "trains",
     "eval": "measures",
     "detect": "detects",
+    "export": "to ONNX",
     "convert_weights": "converts",
 }
 # Each column: groups of files, by what they are about

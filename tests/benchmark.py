@@ -13,6 +13,7 @@ says so.
 """
 
 import contextlib
+import importlib.util
 import io
 import json
 import math
@@ -37,7 +38,8 @@ import torchvision
 from PIL import Image
 
 import eval as evaluation
-from checkpoints import model_state, save_checkpoint
+import export
+from checkpoints import load_model, model_state, save_checkpoint
 from conftest import SHARED
 from datasets import PascalVOCDataset, ShuffledBatches, create_loader, keep_freed_memory
 from helpers.loops import (
@@ -586,6 +588,39 @@ def measure_detect(bench):
     return rows
 
 
+def measure_onnx(bench):
+    """
+    A file of export.py in onnxruntime, beside the network and detect_objects in PyTorch: both on
+    the processor, in float32, and with as many threads.
+    """
+    if importlib.util.find_spec("onnxruntime") is None or export.missing_packages():
+        return [Row("exported file in onnxruntime", "not installed", "", "")]
+    import onnxruntime
+
+    n_images = 4 if bench.quick else 32
+    checkpoint = bench.folder / "random.pth.tar"
+    save_checkpoint(checkpoint, model_state(create_model()))
+    with silence():
+        path = export.main(export.Parameters(str(checkpoint), str(bench.folder / "random.onnx")))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    providers = ["CPUExecutionProvider"]
+    session = onnxruntime.InferenceSession(path, options, providers=providers)
+
+    model = load_model(checkpoint)
+    images = torch.randn(n_images, 3, 300, 300)
+    ours = images.to(memory_format=torch.channels_last)
+    settings = {"min_score": 0.2, "max_overlap": 0.5, "top_k": 200}
+    functions = {
+        "onnxruntime": lambda: session.run(None, {"images": images.numpy()}),
+        "PyTorch": lambda: model.detect_objects(*model(ours), **settings),
+    }
+    with torch.inference_mode():
+        times = time_in_turn(functions, 2 if bench.quick else 7, torch.device("cpu"))
+    what = f"exported file in onnxruntime, float32, {n_images} images, each"
+    return [compare(what, times, each=n_images)]
+
+
 def random_result(n_images, n_detections):
     """
     Random detections, near the objects and elsewhere, on images with VOC's number of objects:
@@ -828,6 +863,7 @@ MEASUREMENTS = {
     "loss": measure_loss,
     "item": measure_item,
     "detect": measure_detect,
+    "onnx": measure_onnx,
     "map": measure_map,
     "eval": measure_eval,
     "train": measure_train,

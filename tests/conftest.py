@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+import export
 import train
 from checkpoints import model_state, save_checkpoint
 from eval import Evaluation
@@ -152,6 +153,14 @@ def toy_checkpoint(toy_folder, tmp_path_factory):
     model = SSD300(len(label_map), pretrained=False, width=WIDTH, label_map=label_map)
     save_checkpoint(path, model_state(model))
     return path
+
+
+@pytest.fixture(scope="session")
+def toy_onnx(toy_checkpoint, tmp_path_factory):
+    """That model as an ONNX file."""
+    path = tmp_path_factory.mktemp("onnx") / "toy.onnx"
+    with single_thread():
+        return export.main(export.Parameters(str(toy_checkpoint), str(path)))
 
 
 @pytest.fixture(scope="session")

@@ -197,12 +197,13 @@ def test_commands_name_scripts_parameters_and_values_that_exist(page, capsys):
 
 
 @pytest.fixture
-def workplace(tmp_path, monkeypatch, toy_folder, toy_checkpoint, no_curves, one_thread):
+def workplace(tmp_path, monkeypatch, toy_folder, toy_checkpoint, toy_onnx, no_curves, one_thread):
     """The current folder with what the examples need: networks, a photograph, data, lists."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "toy" / "JPEGImages").mkdir(parents=True)
     for path in ("toy/checkpoint_ssd300.pth.tar", "checkpoint_ssd300.pth.tar"):
         (tmp_path / path).symlink_to(toy_checkpoint)
+    (tmp_path / "ssd300.onnx").symlink_to(toy_onnx)
     image = min((toy_folder / "JPEGImages").iterdir())
     for path in ("toy/JPEGImages/000601.jpg", "photo.jpg"):
         shutil.copy(image, tmp_path / path)

@@ -25,10 +25,10 @@ ORDER = (
     ("resume",),
     ("preview", "toy_data"),
     ("convert_weights", "create_data_lists", "detect", "eval"),
-    ("train",),  # evaluates and draws detections as well
+    ("export", "train"),  # which evaluates and draws detections as well
 )
 SCRIPTS = [script for line in ORDER for script in line]
-ENTRIES = ["convert_weights", "create_data_lists", "detect", "eval", "train"]
+ENTRIES = ["convert_weights", "create_data_lists", "detect", "eval", "export", "train"]
 
 
 def imports(script):
@@ -89,7 +89,7 @@ sys.path.insert(0, {str(ROOT)!r})
 for script in {SCRIPTS!r}:
     __import__(script)
 assert before == state()
-assert "matplotlib" not in sys.modules
+assert not {{"matplotlib", "onnx", "onnxscript", "onnxruntime"}} & set(sys.modules)
 assert not torch.cuda.is_initialized()
 """
     command = [sys.executable, "-B", "-c", program]
