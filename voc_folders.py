@@ -231,6 +231,6 @@ def check_voc_folder(voc_path):
     if not Path(voc_path).is_dir():
         raise FileNotFoundError(
             f"{voc_path}: no such folder: give the folder that holds JPEGImages, Annotations and "
-            "ImageSets (--voc07-path, --voc12-path), fetch PASCAL VOC with --download, or draw toy "
-            "data with --toy"
+            "ImageSets (--voc07-path, --voc12-path), data in any format as `create_data_lists.py "
+            "FOLDER`, fetch PASCAL VOC with --download, or draw toy data with --toy"
         )

@@ -26,7 +26,8 @@ import pytest
 import torch
 from PIL import Image
 
-from annotations import MAX_COORDINATE, MIN_SIDE, AnnotationError
+from annotations import MAX_COORDINATE, MIN_SIDE, AnnotationError, read_coco, read_yolo
+from data_yaml import read_data_yaml
 from datasets import MAX_IMAGE_SIDE, MAX_PIXELS, PascalVOCDataset, read_image
 from helpers.folders import CAR, annotation_xml, make_voc, object_xml
 from utils import parse_annotation
@@ -254,6 +255,25 @@ def xml_seeds():
     ]
 
 
+def coco_seed():
+    """What a COCO file says about two images."""
+    boxes = ([10, 20, 30.5, 40], [600, 400, 100, 100], [0, 0, 0, 5])
+    return {
+        "images": [
+            {"id": number, "file_name": f"{number}.jpg", "width": 640, "height": 480}
+            for number in (3, 4)
+        ],
+        "annotations": [
+            {"id": number, "image_id": 3, "category_id": 1 + number, "bbox": bbox, "iscrowd": 0}
+            for number, bbox in enumerate(boxes)
+        ],
+        "categories": [
+            {"id": 1 + number, "name": name, "supercategory": "x"}
+            for number, name in enumerate(("cat", "dog", "cow"))
+        ],
+    }
+
+
 @functools.cache
 def image_seeds():
     """Small images in many modes of all formats, some with metadata."""
@@ -373,6 +393,57 @@ def try_annotation(folder, rng):
     return "read"
 
 
+def try_coco(folder, rng):
+    """Returns what became of one COCO file."""
+    content = coco_seed()
+    (folder / "input.json").write_bytes(mutate_json(content, [json.dumps(content).encode()], rng))
+    try:
+        coco = read_coco(folder / "input.json")
+    except AnnotationError as error:
+        check_error(error, folder, (AnnotationError,))
+        return "refused"
+    for image in coco.images:
+        check_objects(image.objects)
+        assert {obj["name"] for obj in image.objects} <= set(coco.classes)
+    return "read"
+
+
+def try_yolo(folder, rng):
+    """Returns what became of one YOLO label file."""
+    text = "0 0.5 0.5 0.25 0.5\n1 0.1 0.25 0.5 0.25 0.5 0.75\n\n0 0.999 1.0 1.2 -0.1\n"
+    if rng.random() < 0.5:
+        content = replace_number(text, rng).encode()
+    else:
+        content = mutate_bytes(text.encode(), [b"0 0.1 0.1\n"], rng)
+    (folder / "input.txt").write_bytes(content)
+    try:
+        objects = read_yolo(folder / "input.txt", {0: "cat", 1: "dog"}, (640, 480))
+    except AnnotationError as error:
+        check_error(error, folder, (AnnotationError,))
+        return "refused"
+    check_objects(objects)
+    return "read"
+
+
+def try_yaml(folder, rng):
+    """Returns what became of one data.yaml."""
+    seeds = (
+        "path: ..\ntrain: a/images  # x\nval: [b, 'c']\nnc: 2\nnames: ['cat', \"dog\"]\n",
+        "names:\n  0: cat\n  7: it's\ntrain:\n- a\n- b\n",
+    )
+    content = mutate_bytes(seeds[rng.integers(2)].encode(), [b"[{'\"}]:,# &*!|\n"], rng)
+    (folder / "data.yaml").write_bytes(content)
+    try:
+        values = read_data_yaml(folder / "data.yaml")
+    except AnnotationError as error:
+        check_error(error, folder, (AnnotationError,))
+        return "refused"
+    names = values.get("names", {})
+    assert all(type(number) is int and name.strip() == name != "" for number, name in names.items())
+    assert all(isinstance(name, str) for key in ("train", "val") for name in values.get(key, []))
+    return "read"
+
+
 def try_names(folder, rng):
     """Returns what became of a VOC folder of which a list of names is mutated."""
     names = ("a", "b 1", "b", "c.jpg", "Füße")
@@ -444,6 +515,9 @@ def try_image(folder, rng):
 
 KINDS = {
     "annotations": try_annotation,
+    "coco": try_coco,
+    "yolo": try_yolo,
+    "yaml": try_yaml,
     "names": try_names,
     "lists": try_lists,
     "images": try_image,
