@@ -22,7 +22,7 @@ from published_weights import (
     download_coco,
     to_checkpoint,
 )
-from runtime import rank
+from runtime import rank, written_whole
 from safe_loading import describe_read_errors, read_file
 
 # What train.py writes into its output folder
@@ -54,8 +54,8 @@ def model_state(model, label_map=None):
 
 def save_checkpoint(path, state, keep_previous=False):
     """
-    Write a checkpoint. It goes into a temporary file first, which is renamed once it is on the
-    disk: an interruption, a crash or a full disk leaves the earlier checkpoint as it was.
+    Write a checkpoint. An interruption, a crash or a full disk leaves the earlier checkpoint as it
+    was.
 
     :param path: the file to write; a symbolic link is followed
     :param state: what to write, see model_state
@@ -64,15 +64,12 @@ def save_checkpoint(path, state, keep_previous=False):
     """
     previous_path = Path(path).with_name("previous_" + Path(path).name)
     path = Path(path).resolve()
-    temporary_path = path.with_name(path.name + ".tmp")
     try:
-        with open(temporary_path, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep_previous and path.exists():
-            give_second_name(path, previous_path)
-        os.replace(temporary_path, path)
+        with written_whole(path) as unfinished:
+            with open(unfinished, "wb") as file:
+                torch.save(state, file)
+            if keep_previous and path.exists():
+                give_second_name(path, previous_path)
     except (OSError, RuntimeError) as error:  # torch has its own error for a failed write
         if isinstance(error.__context__, KeyboardInterrupt):  # which a second Ctrl-C raised
             raise error.__context__ from None
@@ -80,8 +77,6 @@ def save_checkpoint(path, state, keep_previous=False):
             f"{path}: could not be written ({error}): make room, or name another folder; the "
             "checkpoint before is untouched"
         ) from error
-    finally:
-        temporary_path.unlink(missing_ok=True)
 
 
 def give_second_name(path, second_path):

@@ -6,7 +6,6 @@ with PyTorch, onnxruntime: pip install onnx onnxscript onnxruntime
 
 import importlib.util
 import json
-import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from annotations import printable
 from checkpoints import load_model
 from detect import check_numbers
 from model import MAX_CANDIDATES_PER_CLASS, suppress
-from runtime import check_range, read_command_line, readable_errors
+from runtime import check_range, read_command_line, readable_errors, written_whole
 from utils import IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD, cxcy_to_xy, gcxgcy_to_cxcy
 
 OPSET = 18  # version of ONNX's operators
@@ -276,7 +275,7 @@ def describe_predictions():
 # ------------------------------------------------------------------------------------- the checks
 
 
-def check_file(path, module, parameters):
+def check_onnx(path, module, parameters):
     """
     Read a file that was just written, and compare what it computes with PyTorch. Prints the result.
 
@@ -423,7 +422,9 @@ def main(parameters):
         module = Detector(network, parameters.min_score, parameters.max_overlap, parameters.top_k)
         model = to_onnx(module, inputs, ["boxes", "labels", "scores"])
         add_metadata(model, describe_input(network) | describe_detections(parameters))
-    write_checked(output, model, lambda path: check_file(path, module, parameters))
+    with written_whole(output) as unfinished:
+        unfinished.write_bytes(model.SerializeToString())
+        check_onnx(unfinished, module, parameters)
     names = printable(", ".join(list(network.label_map)[1:]))
     megabytes = output.stat().st_size / 1e6
     print(f"{output}: {megabytes:.1f} MB, for {network.n_classes - 1} classes, {names}.")
@@ -464,28 +465,6 @@ def check_output(parameters):
     if output.exists() and checkpoint.exists() and output.samefile(checkpoint):
         raise ValueError(f"{output}: is the checkpoint: give the output another name")
     return output
-
-
-def write_checked(path, model, check):
-    """
-    Write a file under another name, check it, and only then give it its name: a file that is there
-    is replaced by a good one or not at all.
-
-    :param path: the file
-    :param model: onnx.ModelProto
-    :param check: function of the path of the file, which raises an error if it is not good
-    :raises OSError: it could not be written
-    """
-    temporary_path = path.with_name(path.name + ".tmp")
-    try:
-        with open(temporary_path, "wb") as file:
-            file.write(model.SerializeToString())
-            file.flush()
-            os.fsync(file.fileno())
-        check(temporary_path)
-        os.replace(temporary_path, path)
-    finally:
-        temporary_path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

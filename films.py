@@ -3,16 +3,15 @@ Animated pictures and films: their frames, one after the other, and files like t
 frames. Nothing here knows about detection.
 """
 
-import contextlib
 import os
 import struct
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from datasets import MAX_PIXELS, describe_image_errors, open_image
+from runtime import written_whole
 
 # Formats of animated pictures, as Pillow calls them. (TIFF files may have pages, but these are not
 # an animation.)
@@ -198,9 +197,9 @@ class Film:
         :raises OSError: it could not be written
         """
         with written_whole(path) as unfinished:
-            n_frames = self._write_frames(frames, unfinished)
+            n_frames = self._write_frames(frames, str(unfinished))
             # OpenCV does not say whether the disk is full
-            written = self.opencv.VideoCapture(unfinished, self.opencv.CAP_FFMPEG)
+            written = self.opencv.VideoCapture(str(unfinished), self.opencv.CAP_FFMPEG)
             is_whole = written.get(self.opencv.CAP_PROP_FRAME_COUNT) == n_frames
             written.release()
             if not is_whole:
@@ -239,21 +238,3 @@ def error_reading(path):
     if not os.path.isfile(path):
         return f"{path}: not readable as a film (no such file): replace it"
     return f"{path}: not readable as a film: replace it"
-
-
-# ----------------------------------------------------------------------------------------- writing
-
-
-@contextlib.contextmanager
-def written_whole(path):
-    """
-    A context for writing a file which takes a while: it gives the path of another one, a text, that
-    is moved to the right place in the end. After an error or an interruption there is none.
-
-    :param path: the file to write; its folder exists
-    """
-    path = Path(path)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unfinished_") as folder:
-        unfinished = os.path.join(folder, path.name)
-        yield unfinished
-        os.replace(unfinished, path)

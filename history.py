@@ -5,10 +5,8 @@ epoch, and what is printed about them.
 
 import dataclasses
 import importlib.util
-import io
 import json
 import math
-import os
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -17,7 +15,14 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from runtime import as_command_line, describe_precision, rank, sum_over_processes, world_size
+from runtime import (
+    as_command_line,
+    describe_precision,
+    rank,
+    sum_over_processes,
+    world_size,
+    written_whole,
+)
 
 # Drawing the curves takes a quarter of a second of a CPU: less often than this, under 1% of a run
 CURVES_EVERY = 30  # seconds
@@ -165,46 +170,32 @@ def write_history(run, is_last=False):
         lines.append(json.dumps(row) + "\n")
     if not lines:
         return
-    replace_file(folder / "history.jsonl", "".join(lines).encode())
+    with written_whole(folder / "history.jsonl") as unfinished:
+        unfinished.write_text("".join(lines), encoding="utf-8")
     curves_path = folder / "history.png"
     if has_matplotlib() and (is_last or seconds_since_written(curves_path) >= CURVES_EVERY):
         try:
-            replace_file(curves_path, draw_curves(run.progress.history))
+            with written_whole(curves_path) as unfinished:
+                draw_curves(run.progress.history, unfinished)
         except Exception as error:  # of matplotlib, whatever it is: hours of training go on
             warnings.warn(f"{curves_path} could not be drawn: {error!r}", stacklevel=2)
-
-
-def replace_file(path, content):
-    """
-    Write a file whole: whoever reads it meanwhile gets the earlier content, or the new one.
-
-    :param path: the file; a symbolic link is followed
-    :param content: bytes
-    """
-    path = path.resolve()
-    temporary_path = path.with_name(path.name + ".tmp")
-    try:
-        temporary_path.write_bytes(content)
-        os.replace(temporary_path, path)
-    finally:
-        temporary_path.unlink(missing_ok=True)
 
 
 def seconds_since_written(path):
     """How long ago a file was written; infinity if there is none, or if clocks disagree."""
     try:
-        age = time.time() - os.stat(path).st_mtime
+        age = time.time() - path.stat().st_mtime
     except FileNotFoundError:
         return math.inf
     return age if age >= 0 else math.inf
 
 
-def draw_curves(history):
+def draw_curves(history, path):
     """
     Draw the losses and the mAP of each epoch.
 
     :param history: list of dicts, see epoch_row
-    :return: bytes of a PNG file
+    :param path: the PNG file to write
     """
     from matplotlib.figure import Figure  # optional, and slow to import
 
@@ -217,9 +208,7 @@ def draw_curves(history):
     epochs, mAPs = curve(history, "mAP")
     map_axes.plot(epochs, [100 * mAP for mAP in mAPs], ".-", color="tab:green")
     map_axes.set(xlabel="epoch", ylabel="mAP on the validation images", ylim=(0, 100))
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100)
-    return file.getvalue()
+    figure.savefig(path, dpi=100)
 
 
 def curve(history, name):

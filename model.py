@@ -282,9 +282,9 @@ class PredictionConvolutions(nn.Module):
     @staticmethod
     def _per_prior(out, n_values):
         """(N, k * n_values, side, side) -> (N, side * side * k, n_values), k priors per tile"""
-        # The channels of a tile hold all values of its first prior, then those of its second, and
-        # so on. With the channels last, memory order goes over the rows, the tiles of a row, the
-        # priors of a tile: the order of create_prior_boxes().
+        # The channels of a tile hold all values of its first prior, then those of
+        # its second, and so on. With the channels last, memory order goes over the
+        # rows, the tiles of a row, the priors of a tile: as create_prior_boxes()
         return out.permute(0, 2, 3, 1).reshape(out.size(0), -1, n_values)
 
 
@@ -364,12 +364,13 @@ class SSD300(nn.Module):
         """
         conv4_3_feats, conv7_feats = self.base(image + self.input_shift)
 
-        conv4_3_feats = conv4_3_feats.float()  # squares of large values overflow smaller types
-        norm = torch.linalg.vector_norm(conv4_3_feats, dim=1, keepdim=True)  # (N, 1, 38, 38)
-        norm = (norm.square() + 1e-10).sqrt()  # never 0, so that nothing is divided by 0
+        conv4_3_feats = conv4_3_feats.float()  # smaller types cannot hold squares
+        norm = torch.linalg.vector_norm(conv4_3_feats, dim=1, keepdim=True)
+        norm = (norm.square() + 1e-10).sqrt()  # (N, 1, 38, 38), never 0
         conv4_3_feats = conv4_3_feats / norm * self.rescale_factors
 
-        return self.pred_convs(conv4_3_feats, conv7_feats, *self.aux_convs(conv7_feats))
+        aux_feats = self.aux_convs(conv7_feats)
+        return self.pred_convs(conv4_3_feats, conv7_feats, *aux_feats)
 
     @staticmethod
     def create_prior_boxes(feature_maps=FEATURE_MAPS):

@@ -181,6 +181,26 @@ def check_file(path):
     check_folder(Path(path).parent)
 
 
+@contextlib.contextmanager
+def written_whole(path):
+    """
+    A context for writing a file: it gives the path of another one beside it, with the same ending,
+    which takes the file's place in the end, once it is on the disk. Whoever reads the file gets the
+    earlier content or the new one, and after an error or a crash the earlier one is still there.
+
+    :param path: the file to write; its folder exists, and a symbolic link is followed
+    """
+    path = Path(path).resolve()
+    unfinished = path.with_name(f"unfinished_{path.name}")
+    try:
+        yield unfinished
+        with open(unfinished, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def count(number, noun):
     """Like "1 image" or "2 images"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -289,26 +289,28 @@ def take_step(images, boxes, labels, run):
     device = run.model.priors_cxcy.device
     images = send(images, device, memory_format=torch.channels_last)
     true_classes, true_locs = run.criterion.match(boxes, labels)
-    n_positives = sum_over_processes((true_classes > 0).sum())  # of the whole batch
+    n_positives = sum_over_processes((true_classes > 0).sum())  # whole batch
 
     run.optimizer.zero_grad()
     step_losses = torch.zeros(2, device=device)
-    # Usually there is one part, the whole batch. Smaller parts need less memory, and their
-    # gradients add up to the same
+    # Usually there is one part, the whole batch. Smaller parts need less
+    # memory, and their gradients add up to the same
     part_size = parameters.micro_batch_size or len(images)
     for first in range(0, len(images), part_size):
         part = slice(first, first + part_size)
         is_last = part.stop >= len(images)
         with sync_gradients(run.network, is_last):
             with autocast(device, parameters.precision):
-                predicted_locs, predicted_scores = run.network(images[part])
+                locs_and_scores = run.network(images[part])
             losses = run.criterion.compare(
-                predicted_locs, predicted_scores, true_classes[part], true_locs[part], n_positives
+                *locs_and_scores, true_classes[part], true_locs[part], n_positives
             )
-            # DistributedDataParallel averages gradients over the processes: undo the division
+            # DistributedDataParallel averages gradients over the processes:
+            # undo the division
             loss = run.criterion.total(losses) * world_size()
             run.scaler.scale(loss).backward()
-        step_losses += torch.stack([losses["confidence"], losses["localization"]]).detach()
+        both_losses = [losses["confidence"], losses["localization"]]
+        step_losses += torch.stack(both_losses).detach()
 
     if parameters.grad_clip > 0:
         run.scaler.unscale_(run.optimizer)

@@ -183,8 +183,8 @@ train.py | all processes draw toy data at once | test_train.py -k process_draws
     if True:\n            create_toy_data(
 train.py | losses forget the number of processes | test_distributed.py -k follow
     run.criterion.total(losses) * world_size() --> run.criterion.total(losses)
-history.py | a history can be half written | test_history.py -k whole_whenever
-    os.replace(temporary_path, path) --> path.write_bytes(content)
+runtime.py | a history can be half written | test_history.py -k whole_whenever
+    unfinished = path.with_name(f"unfinished_{path.name}") --> unfinished = path
 history.py | curves are drawn after each epoch | test_history.py -k time_to_time
     seconds_since_written(curves_path) >= CURVES_EVERY --> True
 preview.py | boxes of a preview keep the scale of the file | test_preview.py -k lists_are_drawn
@@ -199,10 +199,10 @@ resume.py | TOY changes the runs of older checkpoints | test_train_width.py -k o
     saved = {**defaults, --> saved = {**dataclasses.asdict(parameters),
 resume.py | a width that is given is passed over | test_train_width.py -k another_width_than
     if name in given:\n            raise ValueError( --> if False:\n            raise ValueError(
-checkpoints.py | a checkpoint is renamed too early | test_checkpoints.py -k before_it_is_renamed
+runtime.py | a checkpoint is renamed too early | test_checkpoints.py -k before_it_is_renamed
     os.fsync(file.fileno()) --> pass
-checkpoints.py | the temporary file stays | test_checkpoints.py -k interrupted_write
-    temporary_path.unlink(missing_ok=True) --> pass
+runtime.py | the temporary file stays | test_checkpoints.py -k interrupted_write
+    unfinished.unlink(missing_ok=True) --> pass
 checkpoints.py | for a moment there is no checkpoint | test_checkpoints.py -k every_moment
     os.link(path, second_path) --> os.replace(path, second_path)
 resume.py | momentum is lost on going on | test_train.py -k momentum

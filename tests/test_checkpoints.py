@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import checkpoints
 import train
 from checkpoints import (
     BEST,
@@ -74,7 +73,7 @@ def test_an_interrupted_write_leaves_the_previous_checkpoint(path, monkeypatch):
         file.write(b"half of a checkpoint")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(checkpoints.torch, "save", write_a_part_and_fail)
+    monkeypatch.setattr("torch.save", write_a_part_and_fail)
     with pytest.raises(OSError, match="No space left"):
         save_checkpoint(path, {})
     assert path.read_bytes() == before
@@ -164,14 +163,14 @@ def test_the_checkpoint_before_is_kept(toy_folder, tmp_path, whole):
     last, previous = load_checkpoint(whole / LAST), load_checkpoint(whole / PREVIOUS)
     assert (last["epoch"], last["n_images"]) == (2, 0)
     assert (previous["epoch"], previous["n_images"]) == (1, 6)
-    assert list(whole.glob("*.tmp")) == []
+    assert list(whole.glob("unfinished_*")) == []
 
 
 def test_without_hard_links_the_checkpoint_before_is_renamed(tmp_path, monkeypatch):
     def link(*paths):
         raise OSError("no hard links here")
 
-    monkeypatch.setattr(checkpoints.os, "link", link)
+    monkeypatch.setattr("os.link", link)
     for content in (1, 2, 3):
         save_checkpoint(tmp_path / LAST, {"a": content}, keep_previous=True)
     assert torch.load(tmp_path / LAST, weights_only=True) == {"a": 3}
@@ -205,14 +204,14 @@ def test_a_full_disk_stops_with_an_error_and_keeps_the_checkpoint(
     with pytest.raises(OSError, match=r"copy/checkpoint.*could not be written .*make room"):
         main(settings(toy_folder, folder, checkpoint="auto", iterations=0.75))
     assert (folder / LAST).read_bytes() == before
-    assert list(folder.glob("*.tmp")) == []
+    assert list(folder.glob("unfinished_*")) == []
 
 
 def test_a_full_disk_stops_a_new_run_before_its_first_step(toy_folder, tmp_path, monkeypatch):
     def save(state, file):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(checkpoints.torch, "save", save)
+    monkeypatch.setattr("torch.save", save)
     stop_before_the_first_step(monkeypatch)
     with pytest.raises(OSError, match=r"could not be written \(No space.*make room"):
         main(settings(toy_folder, tmp_path))
@@ -246,8 +245,8 @@ def test_a_checkpoint_is_on_the_disk_before_it_is_renamed(tmp_path, monkeypatch)
         events.append("renamed")
         replace(*paths)
 
-    monkeypatch.setattr(checkpoints.os, "fsync", seen_fsync)
-    monkeypatch.setattr(checkpoints.os, "replace", seen_replace)
+    monkeypatch.setattr("os.fsync", seen_fsync)
+    monkeypatch.setattr("os.replace", seen_replace)
     path = tmp_path / "checkpoint.tar"
     save_checkpoint(path, {"numbers": torch.zeros(10_000)})
     assert events == [("on the disk", path.stat().st_size), "renamed"]
@@ -263,6 +262,6 @@ def test_there_is_a_last_checkpoint_at_every_moment(tmp_path, monkeypatch):
         kept.append(sorted(entry.name for entry in tmp_path.iterdir()))
         replace(source, target)
 
-    monkeypatch.setattr(checkpoints.os, "replace", seen_replace)
+    monkeypatch.setattr("os.replace", seen_replace)
     save_checkpoint(path, {"step": 2}, keep_previous=True)
-    assert kept == [["checkpoint.tar", "checkpoint.tar.tmp", "previous_checkpoint.tar"]]
+    assert kept == [["checkpoint.tar", "previous_checkpoint.tar", "unfinished_checkpoint.tar"]]

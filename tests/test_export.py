@@ -447,7 +447,7 @@ def test_missing_packages_are_named(toy_checkpoint, tmp_path, monkeypatch):
 def test_without_onnxruntime_the_file_is_not_run(toy_onnx, detector, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr(export, "run_file", lambda *_: pytest.fail("it was run"))
-    export.check_file(toy_onnx, detector, Parameters())
+    export.check_onnx(toy_onnx, detector, Parameters())
     assert "pip install onnxruntime" in capsys.readouterr().out
 
 

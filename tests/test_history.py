@@ -1,7 +1,6 @@
 """history.py: what a run reports about itself. Whole runs are in test_train.py."""
 
 import importlib.util
-import io
 import json
 import math
 import os
@@ -363,10 +362,11 @@ def test_the_history_is_a_line_of_json_an_epoch_and_curves(tmp_path):
         assert curves.size == (1000, 400)
 
 
-def test_epochs_without_a_validation_leave_no_gap_in_the_curves():
+def test_epochs_without_a_validation_leave_no_gap_in_the_curves(tmp_path):
     """Between two points there is a line: many pixels in the colour of the mAP."""
-    png = draw_curves([row(1, mAP=0.1), row(2), row(3), row(4, mAP=0.9)])
-    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    path = tmp_path / "history.png"
+    draw_curves([row(1, mAP=0.1), row(2), row(3), row(4, mAP=0.9)], path)
+    pixels = np.asarray(Image.open(path).convert("RGB"))
     map_axes = pixels[:, 550:]
     assert (map_axes == (44, 160, 44)).all(axis=2).sum() > 250
 
@@ -399,14 +399,14 @@ def test_a_file_is_whole_whenever_it_is_read(name, tmp_path, monkeypatch):
         contents.append((tmp_path / name).read_bytes())
         replace(source, target)
 
-    monkeypatch.setattr(history.os, "replace", seen_replace)
+    monkeypatch.setattr("os.replace", seen_replace)
     write_history(run_with([row(1)], output_folder=str(tmp_path)))
     assert contents[["history.jsonl", "history.png"].index(name)] == b"before"
     assert len((tmp_path / name).read_bytes()) > 100
 
 
 def test_a_drawing_that_fails_stops_nothing(tmp_path, monkeypatch):
-    def fail(rows):
+    def fail(rows, path):
         raise RuntimeError("no font")
 
     monkeypatch.setattr(history, "draw_curves", fail)

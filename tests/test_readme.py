@@ -13,6 +13,7 @@ import runpy
 import shlex
 import shutil
 import textwrap
+from unicodedata import east_asian_width
 from urllib.parse import urlsplit
 
 import pytest
@@ -173,6 +174,7 @@ def test_every_figure_is_used_once_and_described(page):
 # Commands that are checked but not run, and why
 NOT_RUN = {
     r"\bpip install\b": "installs",
+    r"\bpytest\b": "runs these tests",
     r"\btrain\.py\b": "trains for long; other tests train",
     r"--download\b|\bcoco\b": "downloads",
     r"\bbenchmark\.py\b": "takes many minutes; test_benchmark.py runs parts of it",
@@ -180,7 +182,7 @@ NOT_RUN = {
 TEXT = "".join(code.text for code in README.codes if code.language == "bash")
 BASH = [
     line.replace(".venv/bin/", "")
-    for line in TEXT.splitlines()
+    for line in TEXT.replace("\\\n", "").splitlines()
     if line and not line.startswith("#")
 ]
 
@@ -251,6 +253,15 @@ def test_code_is_of_known_languages():
     assert {code.language for code in README.codes} == {"bash", "python", "json", "math"}
 
 
+@on_each_page
+def test_code_fits_a_page(page):
+    """A wider line must be scrolled to be read; letters of Korean have the width of two."""
+    for code in page.codes:
+        for line in code.text.splitlines():
+            width = sum(2 if east_asian_width(letter) in "FW" else 1 for letter in line)
+            assert width <= 78, line
+
+
 @pytest.mark.parametrize("excerpt", EXCERPTS, ids=[found["name"] for found in EXCERPTS])
 def test_code_on_the_page_is_that_of_the_files(excerpt):
     module = importlib.import_module(excerpt["file"].removeprefix("tests/").replace("/", "."))
@@ -281,8 +292,8 @@ def test_python_examples_print_what_they_promise(block, workplace, capsys):
         {"image": examples.FC_IMAGE, "weights": examples.FC_WEIGHTS, "biases": examples.FC_BIASES},
         {"box": examples.OFFSETS_BOX},
         {
-            "objects": [box for _, box in examples.MATCHING_OBJECTS],
-            "priors": examples.MATCHING_PRIORS,
+            "objects_px": [box for _, box in examples.MATCHING_OBJECTS],
+            "priors_px": examples.MATCHING_PRIORS,
         },
         {
             "boxes": [box for *_, box in examples.NMS_CANDIDATES],
@@ -295,9 +306,7 @@ def test_examples_compute_with_the_numbers_of_the_figures(values, capsys):
     block = next(code for code in PYTHON if all(f"\n{name} = " in code for name in values))
     namespace = run_block(block)
     for name, value in values.items():
-        example = namespace[name].squeeze(0)
-        scale = IMAGE_SIZE if name in ("objects", "priors") else 1  # in pixels in the figure
-        assert torch.allclose(example * scale, torch.tensor(value).float()), name
+        assert torch.allclose(namespace[name].squeeze(0).float(), torch.tensor(value).float()), name
 
 
 def test_the_entry_of_a_list_looks_like_one(toy_folder):

@@ -60,8 +60,8 @@ def pull_plug_at(monkeypatch, moment):
             raise PullPlugError
         replace(*paths)
 
-    monkeypatch.setattr(checkpoints.torch, "save", torch_save)
-    monkeypatch.setattr(checkpoints.os, "replace", os_replace)
+    monkeypatch.setattr("torch.save", torch_save)
+    monkeypatch.setattr("os.replace", os_replace)
 
 
 # ----------------------------------------------------------------------------------- exact resuming
@@ -146,12 +146,12 @@ def test_killed_at_random_moments(toy_folder, tmp_path, start_script):
             time.sleep(moments.uniform(0.0, 1.0))
         elif n_killed % 3 == 0:
             script.wait_until(lambda began=began: is_younger(folder / LAST, began))
-            script.wait_until(lambda began=began: is_younger(folder / f"{LAST}.tmp", began))
+            script.wait_until(lambda began=began: is_younger(folder / f"unfinished_{LAST}", began))
             time.sleep(moments.uniform(0.0, 0.005))
         else:
             script.wait_until(lambda began=began: is_younger(folder / LAST, began))
             time.sleep(moments.uniform(0.0, 0.1))
-        n_in_writing += any(path.name.endswith(".tmp") for path in folder.glob("*"))
+        n_in_writing += any(folder.glob("unfinished_*"))
         status = script.kill()
         if status == 0:  # it had ended before it was killed
             break
@@ -162,7 +162,7 @@ def test_killed_at_random_moments(toy_folder, tmp_path, start_script):
     script = start_script(*words)
     assert script.wait() == 0, script.printed
     assert_same_training(folder, tmp_path / "whole")
-    assert list(folder.glob("*.tmp")) == []
+    assert list(folder.glob("unfinished_*")) == []
 
 
 # ------------------------------------------------------------------------------ being asked to stop
@@ -255,7 +255,7 @@ def test_a_signal_while_a_checkpoint_is_written_waits_until_it_is_whole(
             signal.raise_signal(signal.SIGTERM)
         save(state, file)
 
-    monkeypatch.setattr(checkpoints.torch, "save", interrupted_save)
+    monkeypatch.setattr("torch.save", interrupted_save)
     with pytest.raises(SystemExit) as raised:
         main(settings(toy_folder, tmp_path))
     assert raised.value.code == 143

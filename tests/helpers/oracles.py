@@ -234,8 +234,8 @@ def slow_decode(offsets, prior):
 
 def slow_matching(overlaps, threshold):
     """
-    :param overlaps: a row for each object of one image, with its overlap with each prior
-    :return: for each prior the object that it has to predict, or None if it is negative
+    :param overlaps: for each object a list: its overlap with each prior
+    :return: for each prior its object, or None if it is negative
     """
     n_objects = len(overlaps)
     n_priors = len(overlaps[0]) if overlaps else 0
@@ -247,8 +247,10 @@ def slow_matching(overlaps, threshold):
                 best = rival
         matched.append(best if overlaps[best][prior] >= threshold else None)
 
-    pairs = [(object_, prior) for object_ in range(n_objects) for prior in range(n_priors)]
-    # A stable sort: of equal overlaps, the first object comes first, then the first prior
+    pairs = []
+    for object_ in range(n_objects):
+        pairs += [(object_, prior) for prior in range(n_priors)]
+    # A stable sort: of equal overlaps the first object's come first
     pairs.sort(key=lambda pair: -overlaps[pair[0]][pair[1]])
     settled_objects = set()
     settled_priors = set()
@@ -318,10 +320,11 @@ def slow_softmax(scores):
 
 
 def slow_suppression(boxes, max_overlap):
-    """Indices of those boxes, sorted best first, that greedy non-maximum suppression keeps."""
+    """The indices of the boxes that stay, of boxes sorted best first."""
     kept = []
     for index, box in enumerate(boxes):
-        if all(slow_jaccard_overlap(box, boxes[better]) <= max_overlap for better in kept):
+        overlaps = [slow_jaccard_overlap(box, boxes[other]) for other in kept]
+        if all(overlap <= max_overlap for overlap in overlaps):
             kept.append(index)
     return kept
 
