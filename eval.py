@@ -281,9 +281,11 @@ def main(parameters):
     needs_images = not parameters.detections
     dataset = PascalVOCDataset(parameters.data_folder, parameters.split, needs_images=needs_images)
     if len(dataset) == 0:
-        list_name = f"{parameters.split}_images.json"
+        has_val = (Path(parameters.data_folder) / "VAL_images.json").is_file()
+        remedy = "give --split VAL, or " if has_val and parameters.split == "TEST" else ""
         raise ValueError(
-            f"{parameters.data_folder}: {list_name} lists no images: make lists with a test set"
+            f"{parameters.data_folder}: {parameters.split}_images.json lists no images: {remedy}make "
+            "lists with images to test with (create_data_lists.py --test-fraction)"
         )
     check_outputs(parameters, dataset)
     if parameters.detections:

@@ -6,10 +6,14 @@ training run went. What was found stands in results.json, see record_results.py.
 import functools
 import json
 
+import numpy as np
 import torch
 
 from datasets import read_image
 from drawing import place_labels, total_overlap
+from examples import BLOOD_CELLS
+from model import SSD300, MultiBoxLoss
+from preview import as_image
 from record_results import N_SCENES, PHOTOGRAPHS, RESULTS, SCENES_SEED
 from style import (
     CLASS_COLOURS,
@@ -26,7 +30,7 @@ from style import (
     short,
 )
 from toy_data import draw_toy_image
-from utils import find_jaccard_overlap
+from utils import cxcy_to_xy, find_jaccard_overlap, transform
 
 COLOURS = {
     **CLASS_COLOURS,
@@ -38,6 +42,8 @@ COLOURS = {
     "WBC": "#1864ab",
     "Platelets": "#5c940d",
 }
+CELL_NAMES = {"RBC": "red blood cell", "WBC": "white blood cell", "Platelets": "platelet"}
+AUGMENTATION_SEED = 5  # one that zooms in, and leaves several cells
 MIN_SCORES = (0.1, 0.3, 0.5)  # compared with each other in one figure
 MIN_SCORE = 0.3  # in the other figures, as in the examples that train.py draws
 DOUBTFUL = 0.25  # in the figure of failures
@@ -209,10 +215,55 @@ def first_picture():
     show_photograph(card, "animals", "cat.jpg", 46, 46, 646)
     show_photograph(card, "animals", "astronaut.jpg", 718, 46, 430)
     show_photograph(card, "blood", "blood_cells.jpg", 46, 506, 646, labels=False)
-    names = {"RBC": "red blood cell", "WBC": "white blood cell", "Platelets": "platelet"}
-    for number, (label, name) in enumerate(names.items()):
+    for number, (label, name) in enumerate(CELL_NAMES.items()):
         card.legend_entry(718, 560 + 70 * number, name, COLOURS[label])
     return card.image()
+
+
+def own_data():
+    """A photograph as labelled, as training gets it, and as a detector sees it in the end."""
+    image = read_image(PHOTOGRAPHS / "blood_cells.jpg")
+    boxes = torch.tensor([box for _, box in BLOOD_CELLS], dtype=torch.float32)
+    names = [name for name, _ in BLOOD_CELLS]
+    card = Card(1030)
+    place = card.show(image, 46, 46, 540)
+    for name, box in zip(names, boxes.tolist(), strict=True):
+        place.box(to_fractions(box, image), COLOURS[name], line=5)
+    card.text(316, 486, "as labelled", SMALL)
+
+    show_augmented(card, image, boxes, names, 614, 46)
+    card.text(884, 622, "as training gets it: augmented,", SMALL)
+    card.text(884, 664, "with the positive priors as thin lines", SMALL)
+
+    show_photograph(card, "blood", "blood_cells.jpg", 46, 546, 540, labels=False)
+    card.text(316, 986, "as detected", SMALL)
+    for number, (label, name) in enumerate(CELL_NAMES.items()):
+        card.legend_entry(680, 776 + 70 * number, name, COLOURS[label])
+    return card.image()
+
+
+def show_augmented(card, image, boxes, names, x, y, side=540):
+    """
+    Show what an image can become in training, and the priors that are positive then.
+
+    :param boxes: (n, 4) float, in pixels
+    :param names: the n classes
+    """
+    classes = list(CELL_NAMES)
+    labels = torch.tensor([classes.index(name) + 1 for name in names])
+    difficulties = torch.zeros(len(names), dtype=torch.bool)
+    rng = np.random.default_rng(AUGMENTATION_SEED)
+    pixels, boxes, labels, _ = transform(image, boxes, labels, difficulties, "TRAIN", rng)
+    criterion = MultiBoxLoss(SSD300.create_prior_boxes())
+    true_classes, _ = criterion.match([boxes], [labels])
+    positive = true_classes[0] > 0
+    priors = cxcy_to_xy(criterion.priors_cxcy[positive]).clamp(0, 1)
+
+    place = card.show(as_image(pixels), x, y, side)
+    for prior, number in zip(priors.tolist(), true_classes[0, positive].tolist(), strict=True):
+        place.box(prior, COLOURS[classes[number - 1]], line=1.5, halo=False)
+    for box, number in zip(boxes.tolist(), labels.tolist(), strict=True):
+        place.box(box, COLOURS[classes[number - 1]], line=5)
 
 
 def show_photograph(card, detector, name, x, y, width, min_score=MIN_SCORE, labels=True):
@@ -322,5 +373,6 @@ FIGURES = {
     "detections.png": detections,
     "more_detections_1.png": more_detections_1,
     "more_detections_2.png": more_detections_2,
+    "own_data.png": own_data,
     "training_curves.png": training_curves,
 }

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import sys
 import tarfile
 
@@ -233,8 +234,13 @@ def test_a_set_without_test_images_is_refused(toy_folder, toy_checkpoint, tmp_pa
         (tmp_path / path.name).write_text(
             "[]" if path.name.startswith("TEST") else path.read_text()
         )
-    with pytest.raises(ValueError, match=re.escape(str(tmp_path)) + ".*no images"):
-        main(Parameters(str(tmp_path), str(toy_checkpoint), workers=0, device="cpu"))
+    parameters = Parameters(str(tmp_path), str(toy_checkpoint), workers=0, device="cpu")
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path)) + ".*no images: make lists"):
+        main(parameters)
+    for kind in ("images", "objects"):
+        shutil.copy(tmp_path / f"TRAIN_{kind}.json", tmp_path / f"VAL_{kind}.json")
+    with pytest.raises(ValueError, match=r"no images: give --split VAL, or make lists"):
+        main(parameters)
 
 
 # ---------------------------------------------------------------- files of detections, and results
