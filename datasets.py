@@ -33,8 +33,8 @@ MAX_PIXELS = 120_000_000
 # Pixels, as in JPEG files: the memory that resampling takes grows with the longer side, too
 MAX_IMAGE_SIDE = 65_535
 
-# A JPEG file is decoded at a fraction of its size if that leaves at least this many pixels along
-# each side for one that is needed. With 1.5, the result differs from that of the whole image about
+# A JPEG file is decoded at a reduced size only if that leaves at least this many times the pixels
+# that are needed along each side. With 1.5, the result differs from that of the whole image about
 # as little as bicubic from bilinear resampling, or less.
 DECODED_PIXELS = 1.5
 
@@ -196,16 +196,15 @@ def open_image(path):
     return image
 
 
-def read_image(path, remedy="replace it"):
+def read_image(path):
     """
     Read an image file.
 
     :param path: image file, in one of IMAGE_FORMATS
-    :param remedy: what to do if it cannot be read, for the error message
     :return: PIL image, upright and RGB
     :raises ValueError: the file cannot be read as an image of a sensible size; the message names it
     """
-    with describe_image_errors(path, remedy):
+    with describe_image_errors(path, "replace it"):
         image = upright_rgb(open_image(path))
         image.load()
         return image
@@ -236,7 +235,11 @@ class ImageFile:
     """
 
     def __init__(self, path, remedy="replace it"):
-        """For the parameters and the errors, which resize raises too, see read_image."""
+        """
+        :param path: image file, in one of IMAGE_FORMATS
+        :param remedy: what to do if it cannot be read, for the error message
+        :raises ValueError: see read_image; resize raises it, too
+        """
         self.path = path
         self.remedy = remedy
         with describe_image_errors(path, remedy):
@@ -303,7 +306,7 @@ class PascalVOCDataset(Dataset):
         :param needs_images: whether the image files have to exist; the lists alone are enough to
             compare detections with the objects
         :raises FileNotFoundError: a list or an image is missing
-        :raises ValueError: another split, or lists that do not belong together
+        :raises ValueError: unknown split, or lists that do not belong together
         """
         if split not in SPLITS:
             raise ValueError(f"split: expected 'TRAIN', 'VAL' or 'TEST', got {split!r}")
@@ -349,7 +352,7 @@ class PascalVOCDataset(Dataset):
             )
 
     def fingerprint(self):
-        """The same text for the same lists: image names, in whatever folder, and their objects."""
+        """SHA-256 of the images' names, without their folders, and of their objects: a text."""
         content = json.dumps([[Path(path).name for path in self.images], self.objects])
         return hashlib.sha256(content.encode()).hexdigest()
 
@@ -363,11 +366,8 @@ class PascalVOCDataset(Dataset):
 
         :return: boxes, labels and difficulties, lists with a tensor (n, 4), (n,) and (n,) per image
         """
-        return (
-            [torch.tensor(entry["boxes"]).view(-1, 4).float() for entry in self.objects],
-            [torch.tensor(entry["labels"], dtype=torch.int64) for entry in self.objects],
-            [torch.tensor(entry["difficulties"], dtype=torch.bool) for entry in self.objects],
-        )
+        objects = [as_tensors(entry) for entry in self.objects]
+        return tuple([tensors[i] for tensors in objects] for i in range(3))
 
     def set_epoch(self, epoch):
         """Choose the epoch that decides the augmentations from now on."""
@@ -390,7 +390,7 @@ class PascalVOCDataset(Dataset):
 
     def _read_objects(self, i, image, leave_out):
         """
-        The objects of an image.
+        The objects of an image, clipped to it; without the difficult ones where these are not kept.
 
         :param i: its index
         :param image: ImageFile
@@ -398,11 +398,7 @@ class PascalVOCDataset(Dataset):
         :return: boxes (n, 4) float in pixels, labels (n,) long, difficulties (n,) bool
         :raises ValueError: an object lies outside the image
         """
-        objects = self.objects[i]
-        boxes = torch.tensor(objects["boxes"], dtype=torch.float32).view(-1, 4)
-        labels = torch.tensor(objects["labels"], dtype=torch.int64)
-        difficulties = torch.tensor(objects["difficulties"], dtype=torch.bool)
-
+        boxes, labels, difficulties = as_tensors(self.objects[i])
         # Boxes may stick out of an image if its annotation did not state its size
         size = torch.tensor([image.width, image.height], dtype=torch.float32)
         boxes = torch.minimum(boxes.clamp(min=0), size.repeat(2))
@@ -415,6 +411,18 @@ class PascalVOCDataset(Dataset):
         if self.keep_difficult:
             return boxes, labels, difficulties
         return boxes[~difficulties], labels[~difficulties], difficulties[~difficulties]
+
+
+def as_tensors(entry):
+    """
+    An entry of an objects list: boxes (n, 4) float in pixels, labels (n,) long and difficulties
+    (n,) bool.
+    """
+    return (
+        torch.tensor(entry["boxes"], dtype=torch.float32).view(-1, 4),
+        torch.tensor(entry["labels"], dtype=torch.int64),
+        torch.tensor(entry["difficulties"], dtype=torch.bool),
+    )
 
 
 def is_list_of_texts(content):

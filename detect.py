@@ -28,6 +28,7 @@ from films import is_animated, is_film, open_film_or_animation
 from image_paths import choose_output_paths, expand_pattern, find_files
 from runtime import (
     autocast,
+    check_file,
     check_precision,
     check_range,
     choose_device,
@@ -147,7 +148,8 @@ def find_objects(
 @torch.inference_mode()
 def find_in_batch(images, min_score, max_overlap, top_k, model, precision):
     """
-    The same for a list of images that go through the network together.
+    Find the objects in images that go through the network together; for the parameters see
+    find_objects.
 
     :return: list of lists of Detection, of all classes
     """
@@ -201,10 +203,13 @@ def network_input(image):
 
 def check_images(images):
     """:raises ValueError: this is not a list of PIL images"""
-    others = [image for image in images if not isinstance(image, Image.Image)]
-    if others:
-        kind = type(others[0]).__name__
-        raise ValueError(f"images: expected PIL images (Image.open, Image.fromarray), got {kind}")
+    items = images if isinstance(images, (list, tuple)) else [images]
+    for item in items:
+        if not isinstance(item, Image.Image):
+            kind = type(item).__name__
+            raise ValueError(
+                f"images: expected PIL images (Image.open, Image.fromarray), got {kind}"
+            )
 
 
 def check_numbers(min_score, max_overlap, top_k):
@@ -249,7 +254,7 @@ def draw_sheet(paths, model, sheet_path, n_columns=4, n_rows=2, side=400):
 # --------------------------------------------------------------------------------------- the script
 
 
-# Pixels of the images that are held at a time: a batch with more of them is not filled up
+# Once the images of a batch have more pixels than this together, it is not filled up
 MAX_BATCH_PIXELS = MAX_PIXELS
 
 
@@ -262,7 +267,7 @@ def main(parameters):
     :param parameters: Parameters
     :return: the paths written
     :raises FileNotFoundError: there is no checkpoint, or none of the images exists
-    :raises ValueError: a parameter has no sensible value, or some images could not be read
+    :raises ValueError: a parameter has no sensible value, or some files could not be read
     """
     check_parameters(parameters)
     device = choose_device(parameters.device)
@@ -272,8 +277,6 @@ def main(parameters):
     check_class_names(parameters.suppress, model.label_map)
     warn_of_missing_letters(model.label_map, parameters.font)
     output_folder.mkdir(parents=True, exist_ok=True)
-    if parameters.json:
-        Path(parameters.json).parent.mkdir(parents=True, exist_ok=True)
 
     detector = Detector(model, parameters)
     results = Results()
@@ -283,7 +286,7 @@ def main(parameters):
     if parameters.json:
         write_json(parameters.json, paths, results, detector)
     if results.unreadable:
-        title = f"{len(results.unreadable)} of {len(paths)} images could not be read:"
+        title = f"{len(results.unreadable)} of {len(paths)} files failed:"
         raise ValueError("\n".join([title, *results.unreadable.values()]))
     return [Path(results.found[path]["output"]) for path in paths]
 
@@ -293,7 +296,7 @@ class Results:
 
     def __init__(self):
         self.found = {}  # {path: what write_json writes about it}
-        self.unreadable = {}  # {path: message}
+        self.unreadable = {}  # {path: message}; also of those that could not be written
 
 
 class Detector:
@@ -333,7 +336,7 @@ class Detector:
         return annotate(image, detections, self.model.label_map, self.parameters.font)
 
     def print_speed(self):
-        """Say how long an image took, on the average, and what that time consists of."""
+        """Say how long an image took on average, and what that time consists of."""
         if self.n_images == 0:
             return
         how = describe_precision(self.model.priors_cxcy.device, self.parameters.precision)
@@ -345,8 +348,8 @@ class Detector:
 
 def detect_in_files(output_paths, detector, results):
     """
-    Look at all files: pictures first, several at a time, and then what moves. Only a batch of
-    images is in memory at a time.
+    Look at all files: still pictures first, several at a time, then films and animations. Only a
+    batch of images is in memory at a time.
 
     :param output_paths: see choose_output_paths
     :param detector: Detector
@@ -458,12 +461,11 @@ def detect_in_frames(path, output_path, detector, results):
     Write a copy of a film or an animated picture that shows the objects, and print how many there
     were.
 
-    :raises ValueError: the file cannot be read
+    :raises ValueError: the file cannot be read, or its format cannot express the copy
     """
     source = open_film_or_animation(path)
     output_path = output_path.with_suffix(source.ending)
     entry = {"path": str(path), "output": str(output_path), "frames": []}
-    n_before = detector.n_images
     seconds_before = detector.seconds
 
     def annotated_frames():
@@ -478,7 +480,7 @@ def detect_in_frames(path, output_path, detector, results):
                 yield detector.draw(image, detections)
 
     source.write(annotated_frames(), output_path)
-    n_frames = detector.n_images - n_before
+    n_frames = len(entry["frames"])
     entry["milliseconds"] = 1000 * (detector.seconds - seconds_before) / n_frames
     results.found[path] = entry | source.timing()
     n_objects = sum(len(frame["labels"]) for frame in entry["frames"])
@@ -509,9 +511,10 @@ def write_json(json_path, paths, results, detector):
       in pixels, "milliseconds" an image or frame, and three lists of the same length, the best
       detection first: "boxes", [x_min, y_min, x_max, y_max] in pixels of the upright image;
       "labels", names of classes; "scores", 0 to 1.
-      A film or an animated picture has "frames" instead, a list of such lists, and
-      "frames_per_second" or "durations_ms", of each frame.
-    - "unreadable": a list with "path" and "error" of each file that could not be read
+      A film or an animated picture has "frames" instead, a list with these three lists for each
+      frame, and "frames_per_second" or "durations_ms", of each frame.
+    - "unreadable": a list with "path" and "error" of each file that could not be read, or whose
+      copy could not be written
 
     :param json_path: the file to write
     :param paths: of all files, in order
@@ -541,20 +544,22 @@ def check_parameters(parameters):
     Find what is wrong with the parameters before the model is loaded, which takes a while.
 
     :raises ValueError: a parameter has no sensible value
+    :raises OSError: the JSON file could not be written
     """
     if not parameters.images:
         raise ValueError("images: expected at least one image file, got none")
     check_numbers(parameters.min_score, parameters.max_overlap, parameters.top_k)
     check_precision(parameters.precision)
     check_range("batch_size", parameters.batch_size, low=1)
-    load_font(parameters.font, size=20)
+    load_font(parameters.font, size=20)  # raises an error if it is no font
     output_folder = Path(parameters.output_folder)
     if output_folder.exists() and not output_folder.is_dir():
         raise ValueError(f"output_folder: expected a folder, got the file {output_folder}")
-    # So that it is never mistaken for an image, nor replaces one
-    json_path = Path(parameters.json or "x.json")
-    if json_path.suffix.lower() != ".json" or json_path.is_dir():
-        raise ValueError(f"json: expected a file whose name ends in .json, got {json_path}")
+    if parameters.json:
+        # So that it is never mistaken for an image, nor replaces one
+        if Path(parameters.json).suffix.lower() != ".json":
+            raise ValueError(f"json: expected a name that ends in .json, got {parameters.json}")
+        check_file(parameters.json)
 
 
 def warn_of_missing_letters(label_map, font):
@@ -585,8 +590,8 @@ def put_images_first(arguments):
     names = [text for text in values if text not in images]
     leading_images = list(itertools.takewhile(lambda text: not text.startswith("-"), before))
     n_before = len(leading_images) or len(before)
-    before[n_before:n_before] = images
-    return [*before, "--suppress", *names, *after[len(values) :]]
+    options = [*before[n_before:], "--suppress", *names, *after[len(values) :]]
+    return [*before[:n_before], *images, *options]
 
 
 def is_or_finds_file(argument):

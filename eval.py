@@ -6,7 +6,7 @@ images, and the mean.
 import json
 import math
 from dataclasses import asdict, dataclass
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,8 +72,8 @@ class Evaluation(NamedTuple):
 
     average_precisions: dict  # {class name: AP from 0 to 1, NaN without countable objects}
     mAP: float
-    losses: dict  # {"confidence", "localization"}: means over the images; empty without a criterion
-    columns: list | None = None  # the six lists that calculate_mAP took, for to_pixels and others
+    losses: dict  # {"confidence", "localization"}: means of the batches, see BatchResult; or {}
+    columns: list | None = None  # the first six lists of BatchResult, over all images
     label_map: dict | None = None  # the classes that were compared
     coco: CocoResult | None = None  # with the metric coco
 
@@ -87,7 +87,7 @@ class BatchResult(NamedTuple):
     true_boxes: list
     true_labels: list
     true_difficulties: list
-    losses: dict  # sums over the images
+    losses: dict  # of the batch, times its number of images, so that small batches count less
 
 
 @torch.inference_mode()
@@ -134,16 +134,17 @@ def evaluate(
         losses = {}
         if criterion is not None:
             boxes, labels, _ = truth
-            means = criterion.components(*predictions, boxes, labels)
-            losses = {name: float(loss) * len(images) for name, loss in means.items()}
+            losses = criterion.components(*predictions, boxes, labels)
+            losses = {name: float(loss) * len(images) for name, loss in losses.items()}
         results.append(BatchResult(*detections, *truth, losses))
         if after_batch is not None:
             after_batch()
     results = gather_results(results)
 
-    columns = [
-        list(chain.from_iterable(lists)) for lists in zip(*(r[:6] for r in results), strict=True)
-    ]
+    columns = [[] for _ in range(6)]  # detections and objects, without losses
+    for result in results:
+        for column, tensors in zip(columns, result[:6], strict=True):
+            column += tensors
     label_map = dataset.label_map
     if has_other_classes(model, label_map):
         label_map, columns = keep_shared_classes(columns, model.label_map, label_map)
@@ -284,8 +285,8 @@ def main(parameters):
         has_val = (Path(parameters.data_folder) / "VAL_images.json").is_file()
         remedy = "give --split VAL, or " if has_val and parameters.split == "TEST" else ""
         raise ValueError(
-            f"{parameters.data_folder}: {parameters.split}_images.json lists no images: {remedy}make "
-            "lists with images to test with (create_data_lists.py --test-fraction)"
+            f"{parameters.data_folder}: {parameters.split}_images.json lists no images: {remedy}"
+            "make lists with images to test with (create_data_lists.py --test-fraction)"
         )
     check_outputs(parameters, dataset)
     if parameters.detections:
@@ -393,8 +394,14 @@ def write_outputs(parameters, evaluation, dataset):
 
 def write_json(parameters, evaluation):
     """Write the results for programs: shares from 0 to 1, null where there is none."""
-    *_, det_scores, _, _, true_difficulties = evaluation.columns
-    n_difficult = sum(int(difficulties.sum()) for difficulties in true_difficulties)
+    _, _, det_scores, _, true_labels, true_difficulties = evaluation.columns
+    compared = torch.tensor(list(evaluation.label_map.values()))  # classes that the model knows
+    n_objects = 0
+    n_difficult = 0
+    for labels, difficulties in zip(true_labels, true_difficulties, strict=True):
+        difficulties = difficulties[torch.isin(labels, compared)]
+        n_objects += len(difficulties)
+        n_difficult += int(difficulties.sum())
     results = {
         "metric": parameters.metric,
         "mAP": evaluation.mAP,
@@ -404,7 +411,7 @@ def write_json(parameters, evaluation):
         "counts": {
             "images": len(det_scores),
             "detections": sum(map(len, det_scores)),
-            "objects": sum(map(len, true_difficulties)) - n_difficult,
+            "objects": n_objects - n_difficult,
             "difficult objects": n_difficult,
         },
         "checkpoint": None if parameters.detections else parameters.checkpoint,

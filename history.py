@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from runtime import (
     as_command_line,
+    count,
     describe_precision,
     rank,
     sum_over_processes,
@@ -27,8 +28,8 @@ from runtime import (
 # Drawing the curves takes a quarter of a second of a CPU: less often than this, under 1% of a run
 CURVES_EVERY = 30  # seconds
 
-# A run of more epochs gets a line about its length: by default, one on fewer than 3,840 images. VOC
-# 07+12 has 232 epochs, VOC2007 alone 766
+# A run of more epochs gets a line about its length: by default, one on fewer than 3,800 images. VOC
+# 07+12 has 232 epochs, VOC2007 alone 765
 MANY_EPOCHS = 1000
 # What is advised then: to see as many images as 2,500 steps of 8. The runs on six classes and on
 # blood cells in the README saw 43,200 and 8,288
@@ -42,7 +43,7 @@ class Progress:
     epoch: int = 0  # epochs finished
     step: int = 0  # optimizer steps taken
     n_images: int = 0  # images of the unfinished epoch that were trained on so far
-    # Summed over these images: confidence loss, localization loss
+    # Of the steps with these images, each loss times its step's images: confidence, localization
     loss_sums: list = field(default_factory=lambda: [0.0, 0.0])
     best_mAP: float = -1.0
     history: list = field(default_factory=list)  # a dict per epoch
@@ -69,7 +70,7 @@ class NonFiniteLossError(ValueError):
 
 
 REMEDY = (
-    "The last checkpoint is untouched: go on from it with a lower learning rate (--lr) or with "
+    "The last checkpoint is untouched: resume from it with a lower learning rate (--lr) or with "
     "gradient clipping (--grad-clip 5)"
 )
 
@@ -83,7 +84,8 @@ def collect_losses(recent, progress, image_paths):
         this process's share, a tensor (2,)); it is emptied
     :param progress: Progress; the last step in `recent` was the last one taken
     :param image_paths: of all training images
-    :return: the losses of the last step, {"confidence": number, "localization": number}
+    :return: the losses of the last step, {"confidence": number, "localization": number}; {} if
+        `recent` is empty
     :raises NonFiniteLossError: a loss is not finite; names the images of the first such step
     """
     losses = {}
@@ -225,7 +227,7 @@ def has_matplotlib():
 class Forecast:
     """
     How long a run will still take, from the pace of its latest steps. It is printed as soon as it
-    can be told, and again when it has changed by more than a fifth.
+    can be told, and again when it has changed by more than a fifth and by 20 seconds.
     """
 
     def __init__(self, run, n_steps, n_validations, n_validation_images):
@@ -298,7 +300,7 @@ class Forecast:
         if self.expected_end is not None:
             expected = self.expected_end - now
             change = abs(seconds_left - expected)
-            if change < max(expected, seconds_left) / 6 or change < 20:  # a fifth of the smaller
+            if change < min(expected, seconds_left) / 5 or change < 20:
                 return
         self.expected_end = now + seconds_left
         if rank() == 0:
@@ -306,13 +308,12 @@ class Forecast:
 
 
 def describe_duration(seconds):
-    """A duration in words, with two digits at most."""
+    """A duration in words, like "1.5 hours" or "10 minutes"."""
     for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
         if seconds >= 1.5 * length:
             number = seconds / length
             return f"{number:.1f} {unit}" if number < 9.95 else f"{number:.0f} {unit}"
-    number = f"{seconds:.0f}"
-    return f"{number} second" if number == "1" else f"{number} seconds"
+    return count(round(seconds), "second")
 
 
 def print_settings(run):
@@ -361,7 +362,7 @@ def print_plan(run, train_set, validation_set, n_steps_left, n_epochs):
 
 def advise_on_length(parameters, n_images, n_epochs):
     """
-    What to give in place of a length that only suits many more images; a text.
+    The line about a run whose default length suits many more images: which options to try.
 
     :param parameters: train.Parameters
     :param n_images: number of training images

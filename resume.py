@@ -1,6 +1,6 @@
 """
-How a training run begins from a file, or goes on from a checkpoint: which file that is, whether it
-is of any use, what of it holds from here on, and that no run overwrites another one.
+How a training run begins from a file, or is resumed from a checkpoint: which file that is, whether
+it can be used, what of it holds from here on, and that no run overwrites another one.
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ def find_start(parameters):
     What the run begins with.
 
     :param parameters: Parameters
-    :return: the parameters, their `checkpoint` a file if a run goes on, else empty; and the
-        checkpoint to go on from or to start from, or None to begin anew
+    :return: the parameters, their `checkpoint` a file if a run is resumed, else empty; and the
+        checkpoint to resume or to start from, or None to begin anew
     :raises FileNotFoundError, WrongFileError: see load_checkpoint
     :raises ValueError: the file is of no use for what was asked
     """
@@ -40,12 +40,14 @@ def find_start(parameters):
     if path == "auto":
         path, state = find_last_checkpoint(parameters)
         parameters = dataclasses.replace(parameters, checkpoint=str(path or ""))
-        found = f"Going on from {path}." if path else "No checkpoint there yet: a new run begins."
+        found = f"Resuming from {path}." if path else "No checkpoint there yet: a new run begins."
         print(f"{parameters.output_folder}: {found}")
     elif path and parameters.start_from:
-        raise ValueError("--checkpoint goes on, --start-from begins a new run: give one of them")
+        raise ValueError(
+            "--checkpoint resumes a run, --start-from begins a new one: give one of them"
+        )
     elif path == COCO:
-        raise ValueError("--checkpoint goes on with a run: to begin one, give --start-from coco")
+        raise ValueError("--checkpoint resumes a run: to begin one, give --start-from coco")
     elif path:
         try:
             state = load_run(path, parameters)
@@ -61,7 +63,7 @@ def find_start(parameters):
 
 def find_last_checkpoint(parameters):
     """
-    The checkpoint that `--checkpoint auto` goes on from: the last one in the output folder or, if
+    The checkpoint that `--checkpoint auto` resumes: the last one in the output folder or, if
     that is damaged, the one before.
 
     :param parameters: train.Parameters
@@ -84,12 +86,12 @@ def find_last_checkpoint(parameters):
     return None, None
 
 
-# ----------------------------------------------------------------------- a checkpoint to go on from
+# --------------------------------------------------------------------------- a checkpoint to resume
 
 
 def load_run(path, parameters):
     """
-    Read the checkpoint of a training run that is to go on.
+    Read the checkpoint of a training run that is to be resumed.
 
     :param path: the file
     :param parameters: train.Parameters, whose types those in the file have to have
@@ -100,7 +102,7 @@ def load_run(path, parameters):
     state = load_checkpoint(path)
     if "optimizer" not in state:
         raise ValueError(
-            f"{path}: has weights, but no run that could go on: begin a new one from them "
+            f"{path}: has weights, but no run to resume: begin a new one from them "
             f"(--start-from {path})"
         )
     with describe_read_errors(path):
@@ -114,7 +116,7 @@ def check_training_state(state, parameters):
     """
     :param state: a checkpoint with an optimizer
     :param parameters: train.Parameters, as this run was started
-    :raises WrongFileError: what a run needs to go on is missing or has another form
+    :raises WrongFileError: what it takes to resume a run is missing or has another form
     """
     forms = {
         "scaler": dict,
@@ -128,22 +130,24 @@ def check_training_state(state, parameters):
     }
     for name, form in forms.items():
         if not isinstance(state.get(name), form):
-            raise WrongFileError(f"its run cannot go on: it has no valid {name!r}")
+            raise WrongFileError(f"its run cannot be resumed: it has no valid {name!r}")
     if min(state["epoch"], state["iteration"], state["n_images"]) < 0:
-        raise WrongFileError("its run cannot go on: it counts less than 0 steps")
+        raise WrongFileError(
+            "its run cannot be resumed: its epoch, step or image count is negative"
+        )
     if torch.as_tensor(state.get("loss_sums", ())).shape != (2,):
-        raise WrongFileError("its run cannot go on: it has no valid 'loss_sums'")
+        raise WrongFileError("its run cannot be resumed: it has no valid 'loss_sums'")
     for row in state["history"]:
-        is_dict = isinstance(row, dict) and "epoch" in row
-        if not is_dict or not all(isinstance(value, (int, float)) for value in row.values()):
-            raise WrongFileError("its run cannot go on: it has no valid 'history'")
+        is_row = isinstance(row, dict) and "epoch" in row
+        if not is_row or not all(isinstance(value, (int, float)) for value in row.values()):
+            raise WrongFileError("its run cannot be resumed: it has no valid 'history'")
     if "batch_size" not in state["parameters"]:
-        raise WrongFileError("its run cannot go on: it has no batch size")
+        raise WrongFileError("its run cannot be resumed: it has no batch size")
     for item in dataclasses.fields(parameters):
         value = state["parameters"].get(item.name, item.default)
         if not has_type_of(item, value):
             raise WrongFileError(
-                f"its run cannot go on: its parameter {item.name} should be of type "
+                f"its run cannot be resumed: its parameter {item.name} should be of type "
                 f"{item.type.__name__}, not {type(value).__name__}"
             )
 
@@ -197,7 +201,7 @@ def check_weights_are_numbers(weights):
 
 def take_over_parameters(parameters, given, state, free_to_differ):
     """
-    The parameters of a run that goes on: the checkpoint's, except for those that were given on the
+    The parameters of a resumed run: the checkpoint's, except for those that were given on the
     command line and those that decide nothing about the result. What differs is printed.
 
     :param parameters: train.Parameters, as this run was started
@@ -206,7 +210,7 @@ def take_over_parameters(parameters, given, state, free_to_differ):
     :param free_to_differ: names of those that are always this run's
     :return: train.Parameters
     """
-    # What older checkpoints did not know was as its default is now
+    # A parameter that an older checkpoint lacks had the value that is its default now
     defaults = {item.name: item.default for item in dataclasses.fields(parameters)}
     saved = {**defaults, **state["parameters"]}
     current = dataclasses.asdict(parameters)
@@ -222,7 +226,7 @@ def take_over_parameters(parameters, given, state, free_to_differ):
 
 def print_differences(current, saved, changes, free_to_differ):
     """
-    Print what a run that goes on has from its checkpoint, and what it has not.
+    Print which parameters a resumed run takes from its checkpoint, and which it does not.
 
     :param current, saved: {name: value} of the parameters, as this run was started and as the
         checkpoint has them
@@ -235,7 +239,8 @@ def print_differences(current, saved, changes, free_to_differ):
         print_difference(name, current[name], printable(str(saved[name])), name in changes)
     lengths = describe_length(current), describe_length(saved)
     if lengths[0] != lengths[1]:
-        print_difference("length", *lengths, "epochs" in changes)
+        is_saved_one = changes.keys() >= LENGTH
+        print_difference("length", *lengths, is_saved_one)
 
 
 def print_difference(name, current, saved, is_saved_one):
@@ -270,7 +275,10 @@ def take_over_network(parameters, given, state):
     priors = name_priors(state["priors_cxcy"])
     of_file = {
         "width": (state["width"], f"has the width {state['width']}, which its weights keep"),
-        "priors": (priors, f"has priors of its own ({priors}), which its weights belong to"),
+        "priors": (
+            priors,
+            f"was trained with other priors ({priors}), which its weights depend on",
+        ),
     }
     changes = {}
     for name, (value, explanation) in of_file.items():
@@ -289,7 +297,7 @@ def take_over_network(parameters, given, state):
 
 def check_same_data(state, checkpoint, label_map, fingerprints, data_folder):
     """
-    A run that goes on has to have the same classes and the same lists.
+    A resumed run has to have the same classes and the same lists.
 
     :param state: the checkpoint, and `checkpoint` its path
     :param label_map: the classes of the lists
@@ -320,9 +328,9 @@ def restore_training(run, state, n_train):
     :param state: the checkpoint
     :param n_train: number of training images
     """
-    kept = ("params", "lr")  # the rate is set in each step
+    of_checkpoint = ("params", "lr")  # the rate is set in each step
     options = [
-        {name: value for name, value in group.items() if name not in kept}
+        {name: value for name, value in group.items() if name not in of_checkpoint}
         for group in run.optimizer.param_groups
     ]
     run.optimizer.load_state_dict(state["optimizer"])  # the momentum of each weight, and options
@@ -370,8 +378,8 @@ def check_output_folder(parameters, state):
         if is_of_this_run(path, parameters, state) or may_be_replaced(path, parameters):
             continue
         raise ValueError(
-            f"{path}: is of an earlier training run (or damaged), and would be overwritten: go on "
-            "with that one (--checkpoint), move its files away, or name another --output-folder"
+            f"{path}: is of an earlier training run (or damaged), and would be overwritten: resume "
+            "that one (--checkpoint), move its files away, or name another --output-folder"
         )
 
 
@@ -382,19 +390,19 @@ def files_of_runs(folder):
 
 def is_of_this_run(path, parameters, state):
     """
-    Whether a file in the output folder is a checkpoint of the run that is about to go on. Runs are
+    Whether a file in the output folder is a checkpoint of the run that is about to resume. Runs are
     told apart by an identity that their checkpoints carry. Older ones have none, and damaged files
-    cannot tell: they count if the run goes on from a file in the same folder.
+    cannot tell: they count as this run's if it resumes from a file in the same folder.
     """
     if not parameters.checkpoint:
         return False
-    goes_on_here = path.parent.resolve() == Path(parameters.checkpoint).parent.resolve()
+    resumes_here = path.parent.resolve() == Path(parameters.checkpoint).parent.resolve()
     content = load_if_readable(path)
     if content is None:
-        return goes_on_here
+        return resumes_here
     if "run_id" in state and "run_id" in content:
         return state["run_id"] == content["run_id"]
-    return goes_on_here and "optimizer" in content
+    return resumes_here and "optimizer" in content
 
 
 def may_be_replaced(path, parameters):

@@ -172,7 +172,8 @@ def check_folder(path):
 
 def check_file(path):
     """
-    The same for a file to be written. What it holds is left alone.
+    Find out whether a file can be written; make its folder if that is missing. What the file holds
+    is left alone.
 
     :raises OSError: it is a folder, or its folder cannot be written to
     """
@@ -210,8 +211,8 @@ def count(number, noun):
 def readable_errors():
     """
     A context for a whole script. Errors that a user can do something about, which are OSError and
-    ValueError throughout this project, end the program with one line instead of a traceback; so
-    does Ctrl-C.
+    ValueError throughout this project, end the program with their message instead of a traceback;
+    so does Ctrl-C, without one.
     """
     try:
         yield
@@ -222,7 +223,7 @@ def readable_errors():
 
 
 def describe_error(error):
-    """The one line that a script prints about an error before it ends."""
+    """What a script prints about an error before it ends, mostly a line."""
     message = str(error).strip()
     if message.startswith("Caught "):  # in a DataLoader's worker: the last line of its traceback
         message = message.splitlines()[-1].partition(": ")[2]
@@ -232,8 +233,8 @@ def describe_error(error):
 # --------------------------------------------------------------------------- device and precision
 
 
-# The kinds of devices, and how several processes combine their gradients on each: Apple's GPUs have
-# no way to
+# The kinds of devices, and how several processes combine their gradients on each; Apple's GPUs
+# cannot
 BACKENDS = {"cpu": "gloo", "cuda": "nccl", "xpu": "xccl", "mps": None}
 
 
@@ -299,7 +300,7 @@ def choose_precision(device, precision):
     :param precision: "float32", "bfloat16", "float16", or "auto": bfloat16 where the hardware
         computes in it, else float16 on a CUDA GPU and float32 elsewhere
     :return: torch.dtype
-    :raises ValueError: another precision
+    :raises ValueError: unknown precision
     """
     check_precision(precision)
     if precision != "auto":
@@ -456,13 +457,16 @@ class StopRequest:
         return self
 
     def __exit__(self, *error):
+        self._restore_handlers()
+
+    def _restore_handlers(self):
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
 
     def _handle(self, number, frame):
         self.signal_number = number
         if world_size() == 1:  # torchrun sends its processes several signals
-            self.__exit__()
+            self._restore_handlers()
         if not self._is_deferred:
             raise KeyboardInterrupt
 
@@ -470,8 +474,10 @@ class StopRequest:
     def deferred(self):
         """A context in which signals only set a flag, so that work can be finished and saved."""
         self._is_deferred = True
-        yield
-        self._is_deferred = False
+        try:
+            yield
+        finally:
+            self._is_deferred = False
 
     def is_due(self, step=0):
         """

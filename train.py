@@ -4,8 +4,7 @@ Train an SSD300: on PASCAL VOC as the paper did, on your own images, or on drawi
 From top to bottom: the parameters, the learning rate's schedule, the optimizer, one step, one
 epoch, and `main`, which trains epoch after epoch. After each of them it validates, and writes a
 checkpoint and a line of history. How checkpoints are written is in checkpoints.py, and how a
-stopped run goes on in resume.py; what has to do with devices, several processes and Ctrl-C is in
-runtime.py.
+stopped run is resumed, in resume.py; devices, several processes and Ctrl-C are in runtime.py.
 """
 
 import dataclasses
@@ -85,15 +84,15 @@ class Parameters:
     data_folder: str = "data"  # folder with the lists that create_data_lists.py wrote
     output_folder: str = "."  # where checkpoints, history.jsonl and history.png go
     keep_difficult: bool = True  # learn from objects marked difficult, too
-    preview: int = 0  # only draw so many training images, with objects and priors, in preview.png
+    preview: int = 0  # draw this many training images and their priors in preview.png, then stop
 
     # Beginning: by default torchvision's VGG-16 base, and random layers above it
-    checkpoint: str = ""  # go on with this run: a file, or auto for the last in the output folder
+    checkpoint: str = ""  # resume this run: a file, or auto for the last in the output folder
     start_from: str = ""  # begin a new run from the weights of a detector: a file, or coco
     pretrained: bool = True  # start the base from ImageNet weights (528 MB, downloaded once)
     base_weights: str = ""  # start the base from this file: vgg16_reducedfc.pth, as the paper did
-    priors: str = "paper"  # paper, or released: those of the authors' code, of which none is capped
-    width: float = 1.0  # factor for the channels of all layers; others than 1 start from scratch
+    priors: str = "paper"  # paper, or released: those of the authors' code, which are not capped
+    width: float = 1.0  # factor for the channels of all layers; only 1 has published weights
     freeze: int = 0  # groups of the base's convolutions, conv1 to conv5, that do not learn
 
     # Schedule: that of the authors' script for VOC 07+12 (paper, section 3.6). One iteration is 32
@@ -111,7 +110,7 @@ class Parameters:
     weight_decay: float = 5e-4  # of weights; biases have none
     grad_clip: float = 0.0  # largest norm of the gradient of all weights; 0: no clipping
     alpha: float = 1.0  # weight of the localization loss; the published tutorial has 0.25
-    zoom_out: bool = True  # augment by zooming out, which short runs learn more slowly with
+    zoom_out: bool = True  # augment by zooming out, too, which slows down learning in short runs
     seed: int = 0  # decides the initial weights, the order of images and their augmentation
 
     # Machine: what computes, and how often it reports
@@ -149,7 +148,7 @@ TOY = {
     "workers": 0,  # a narrow network needs both cores
 }
 
-# A run that goes on has the parameters of its checkpoint, but for these: where things are, and what
+# A resumed run has the parameters of its checkpoint, but for these: where things are, and what
 # computes, may change with the machine; what a run started from no longer matters.
 FREE_TO_DIFFER = {
     "data_folder",
@@ -181,7 +180,8 @@ def n_steps(parameters):
 
 def set_iterations(parameters, n_images):
     """
-    Say in iterations how long a run is that was given in epochs, of which each ends with a step.
+    Convert a length given in epochs to iterations. The last batch of an epoch may be smaller than
+    the others, and is a step like them.
 
     :param parameters: Parameters
     :param n_images: number of training images
@@ -346,6 +346,7 @@ def train_one_epoch(train_loader, run, stop_request, forecast):
     with tqdm(
         train_loader, total=len(batches), unit="step", dynamic_ncols=True, disable=rank() > 0
     ) as loader:
+        # `batches` first: zip stops after the last of them, without asking for another image
         for indices, (images, boxes, labels, _difficulties) in zip(batches, loader, strict=False):
             set_learning_rate(run.optimizer, learning_rate(progress.step, parameters))
             recent.append((indices, take_step(images, boxes, labels, run)))
@@ -415,13 +416,13 @@ def main(parameters, given=None):
     :raises ValueError: parameters, data and checkpoint do not go together
     :raises OSError: the checkpoint could not be written
     :raises NonFiniteLossError: see train_one_epoch
-    :raises SystemExit: the run was asked to stop; how to go on is printed
+    :raises SystemExit: the run was asked to stop; how to resume it is printed
     """
     if given is None:
         fields = dataclasses.fields(parameters)
         given = {item.name for item in fields if getattr(parameters, item.name) != item.default}
     command = as_command_line(parameters, given)
-    command_to_go_on = as_command_line(parameters, given - {"checkpoint"}) + " --checkpoint auto"
+    command_to_resume = as_command_line(parameters, given - {"checkpoint"}) + " --checkpoint auto"
     if {"epochs", "iterations"} <= given:
         raise ValueError("--epochs and --iterations: a run has one length: give one of them")
     if parameters.toy:
@@ -438,25 +439,30 @@ def main(parameters, given=None):
             # From here on signals only set a flag: a step, or a checkpoint, is not interrupted
             with stop_request.deferred():
                 take_output_folder(run)
-                command = command_to_go_on
+                command = command_to_resume
                 return train(run, train_set, validation_set, stop_request)
         except KeyboardInterrupt:
             number = stop_request.signal_number or signal.SIGINT
             launcher = "python" if world_size() == 1 else "torchrun ..."
             print(f"Stopped by {signal.Signals(number).name}.", end=" ")
-            print(f"Go on with: {launcher} train.py {command}")
+            print(f"Resume with: {launcher} train.py {command}")
             sys.exit(128 + number)  # as a shell reports a program that a signal ended
 
 
 def draw_preview(parameters):
     """
-    Draw what a run would be trained on, see write_preview. No weights are read: those that a run
-    starts from may bring priors of their own.
+    Draw what a run would be trained on, see write_preview. No weights are read, so that priors that
+    come with a file to start from are not known.
 
-    :raises ValueError: a run would go on, whose parameters are in its checkpoint
+    :raises ValueError: a run would be resumed, whose parameters are in its checkpoint; or the
+        priors would be those of a file
     """
     if parameters.checkpoint:
         raise ValueError("--preview shows what a new run is trained on: leave out --checkpoint")
+    if parameters.priors not in PRIORS:
+        raise ValueError(f"--preview draws priors that are {' or '.join(PRIORS)}: name one of them")
+    if parameters.start_from:
+        print(f"The priors are those of --priors {parameters.priors}; no file is read here.")
     train_set, _ = load_data(parameters)
     if rank() == 0:
         path = Path(parameters.output_folder) / "preview.png"
@@ -582,11 +588,11 @@ def create_loaders(run, train_set, validation_set):
 
 def prepare_run(state, train_set, validation_set, parameters, device):
     """
-    The run that is about to begin or to go on.
+    The run that is about to begin or to be resumed.
 
     :param state: see find_start
     :return: Run
-    :raises ValueError: a run that goes on had other classes or lists
+    :raises ValueError: a resumed run had other classes or lists
     """
     fingerprints = {dataset.split: dataset.fingerprint() for dataset in (train_set, validation_set)}
     if parameters.checkpoint:
@@ -665,9 +671,9 @@ def check_parameters(parameters):
     check_precision(parameters.precision)
     for name in ("batch_size", "iterations", "lr", "log_every", "validate_every"):
         check_range(name, getattr(parameters, name), above=0)
-    for name in ("epochs", "alpha", "weight_decay", "grad_clip", "micro_batch_size"):
+    for name in ("epochs", "alpha", "weight_decay", "grad_clip"):
         check_range(name, getattr(parameters, name), low=0)
-    for name in ("checkpoint_every", "workers", "preview"):
+    for name in ("micro_batch_size", "checkpoint_every", "workers", "preview"):
         check_range(name, getattr(parameters, name), low=0)
     check_range("freeze", parameters.freeze, low=0, high=5)
     check_range("width", parameters.width, above=0, high=MAX_WIDTH)

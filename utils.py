@@ -362,7 +362,7 @@ def transform(image, boxes, labels, difficulties, split, rng=None, can_zoom_out=
     :param can_zoom_out: whether zooming out is one of the augmentations
     :return: image (3, 300, 300) float, normalised; boxes (m, 4), fractional; labels and
         difficulties (m,) of the m <= n objects whose centre is still inside
-    :raises ValueError: another split
+    :raises ValueError: unknown split
     """
     if split not in ("TRAIN", "VAL", "TEST"):
         raise ValueError(f"split: expected 'TRAIN', 'VAL' or 'TEST', got {split!r}")

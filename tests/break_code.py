@@ -143,7 +143,7 @@ history.py | weights that are NaN are saved | test_train.py -k weights_that_are_
 history.py | losses forget how many images a step had | test_history.py -k weighted
     progress.loss_sums[1] += localization * len(indices) --> progress.loss_sums[1] += localization
 history.py | the time left tells each change | test_history.py -k "worth_a_line or a_fifth"
-    if change < max(expected, seconds_left) / 6 or change < 20: --> if change == 0:
+    if change < min(expected, seconds_left) / 5 or change < 20: --> if change == 0:
 history.py | what is done between epochs slows the forecast | test_history.py -k between_epochs
     self.add_steps(step)\n            self.last = None --> self.add_steps(step)
 history.py | validations take no time in the forecast | test_history.py -k replaces_the_guess
@@ -212,7 +212,7 @@ resume.py | images seen are forgotten on going on | test_resume.py -k 3-0
 resume.py | other runs are overwritten | test_resume_start.py -k no_other_run
     return state["run_id"] == content["run_id"] --> return True
 resume.py | damaged checkpoints are overwritten | test_resume_start.py -k damaged_checkpoint
-    if content is None:\n        return goes_on_here --> if content is None:\n        return True
+    if content is None:\n        return resumes_here --> if content is None:\n        return True
 runtime.py | signal handlers are not put back | test_runtime.py -k only_noted
     signal.signal(number, handler) --> pass
 runtime.py | other processes do not wait for the first | test_runtime.py -k machine_goes_first

@@ -209,7 +209,7 @@ def test_an_unreadable_image_does_not_stop_the_others(small_checkpoint, image_fi
     draw_noise(90, 60).save(other)
     out = tmp_path / "out"
     paths = (str(damaged), image_file, str(tmp_path / "none.jpg"), str(other))
-    with pytest.raises(ValueError, match=r"^2 of 4 images could not be read:\n") as raised:
+    with pytest.raises(ValueError, match=r"^2 of 4 files failed:\n") as raised:
         main(Parameters(paths, small_checkpoint, output_folder=str(out)))
     lines = str(raised.value).splitlines()[1:]
     for line, path in zip(lines, (damaged, tmp_path / "none.jpg"), strict=True):
@@ -224,7 +224,7 @@ def test_the_exit_status_says_whether_all_went_well(small_checkpoint, image_file
     options = ("--checkpoint", small_checkpoint, "--output-folder", tmp_path / "out")
     assert run_script("detect.py", image_file, *options) == 0
     message = run_script("detect.py", image_file, tmp_path / "none.jpg", *options)
-    assert message.startswith("error: 1 of 2 images could not be read:")  # and so status 1
+    assert message.startswith("error: 1 of 2 files failed:")  # and so status 1
 
 
 @pytest.mark.parametrize(

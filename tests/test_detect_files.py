@@ -164,7 +164,7 @@ def test_pictures_come_in_batches_although_some_cannot_be_read(folder, model):
         draw_noise(seed=number).save(f"photos/x{number}.png")
     for name in ("0.jpg", "x0.jpg", "x3.jpg"):
         Path("photos", name).write_bytes(b"junk")
-    with pytest.raises(ValueError, match=r"^3 of 10 images could not be read"):
+    with pytest.raises(ValueError, match=r"^3 of 10 files failed"):
         main(settings("photos", batch_size=3))
     assert model.batch_sizes == [3, 3, 1]
 
@@ -217,7 +217,7 @@ def test_json_has_what_find_objects_finds(folder, model):
 
 def test_json_is_written_although_files_were_unreadable_and_names_them(folder, model):
     Path("photos/0.jpg").write_bytes(b"junk")
-    with pytest.raises(ValueError, match=r"^2 of 4 images could not be read"):
+    with pytest.raises(ValueError, match=r"^2 of 4 files failed"):
         main(settings("none.jpg", "photos", json="found.json"))
     content = read_strictly("found.json")
     assert [entry["path"] for entry in content["images"]] == ["photos/a.jpg", "photos/b.png"]
@@ -244,7 +244,10 @@ def test_json_is_free_of_nan(folder, model, monkeypatch):
 def test_json_replaces_no_image_and_no_folder(name, folder, monkeypatch):
     monkeypatch.setattr(detect_script, "load_model", None)
     Path("folder.json").mkdir()
-    with pytest.raises(ValueError, match=r"json: expected a file whose name ends in \.json, got"):
+    expected = (
+        r"json: expected a name that ends in \.json, got|folder\.json: is a folder"
+    )
+    with pytest.raises((OSError, ValueError), match=expected):
         main(settings("photos/b.png", json=name))
     assert read_image("photos/a.jpg").size == (120, 80)
 
@@ -291,7 +294,7 @@ def test_a_damaged_animation_is_passed_over_and_leaves_nothing(folder, model):
     save_animation("moves.gif", n_frames=4)
     content = Path("moves.gif").read_bytes()
     Path("moves.gif").write_bytes(content[: len(content) * 7 // 8])
-    with pytest.raises(ValueError, match=r"^1 of 3 images could not be read:\nmoves\.gif: not "):
+    with pytest.raises(ValueError, match=r"^1 of 3 files failed:\nmoves\.gif: not "):
         main(settings("moves.gif", "photos", json="x.json"))
     assert len(list(Path("out").iterdir())) == 2
     assert [entry["path"] for entry in read_strictly("x.json")["unreadable"]] == ["moves.gif"]

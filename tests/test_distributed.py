@@ -162,7 +162,7 @@ def test_all_processes_stop_after_the_same_step(data_folder, tmp_path):
         os.killpg(process.pid, signal.SIGTERM)
         assert process.wait(timeout=120) != 0
     printed = (tmp_path / "output").read_text()
-    assert printed.count("Stopped by SIGTERM. Go on with: torchrun ... train.py ") == 1
+    assert printed.count("Stopped by SIGTERM. Resume with: torchrun ... train.py ") == 1
     assert "Connection closed" not in printed
     state = torch.load(tmp_path / LAST, weights_only=True)
     assert 3 <= state["iteration"] < 320

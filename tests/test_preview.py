@@ -214,6 +214,12 @@ def test_a_preview_shows_the_priors_that_the_run_would_have(toy_folder, tmp_path
         assert torch.equal(matched[number].priors_cxcy, PRIORS[name]())
 
 
+def test_a_preview_does_not_guess_the_priors_of_a_file(toy_folder, tmp_path):
+    parameters = settings(toy_folder, tmp_path, preview=2, start_from="coco", priors="other")
+    with pytest.raises(ValueError, match=r"paper or released: name one"):
+        train.main(parameters)
+
+
 def test_a_preview_is_of_a_new_run(toy_folder, tmp_path):
     parameters = settings(toy_folder, tmp_path, preview=2, checkpoint="auto")
     with pytest.raises(ValueError, match=r"--preview .*leave out --checkpoint"):

@@ -178,11 +178,11 @@ def test_a_signal_finishes_the_step_writes_a_checkpoint_and_says_how_to_go_on(
     os.killpg(script.pid, number)  # as a terminal or a cluster does: to the workers, too
     assert script.wait() == status, script.printed
     assert "Traceback" not in script.printed
-    (advice,) = [line for line in script.printed.splitlines() if "Go on with" in line]
+    (advice,) = [line for line in script.printed.splitlines() if "Resume with" in line]
     assert advice.startswith(f"Stopped by {number.name}")
     state = load_checkpoint(tmp_path / LAST)
     assert state["iteration"] > 0
-    resumed = advice.split("Go on with: ")[1].split()
+    resumed = advice.split("Resume with: ")[1].split()
     assert resumed[:2] == ["python", "train.py"]
     parameters, given = read_command_line(Parameters, "", resumed[2:])
     assert (parameters.checkpoint, parameters.batch_size, parameters.workers) == ("auto", 2, 1)
@@ -208,7 +208,7 @@ def test_a_signal_during_validation_loses_nothing(
             main(settings(toy_folder, tmp_path))
     assert raised.value.code == 143
     assert len(batches) == 1
-    assert "Go on with: python train.py --" in capsys.readouterr().out
+    assert "Resume with: python train.py --" in capsys.readouterr().out
     state = load_checkpoint(tmp_path / LAST)
     assert (state["epoch"], state["iteration"], state["n_images"]) == (0, 3, 6)
     main(settings(toy_folder, tmp_path, checkpoint="auto"))
@@ -237,7 +237,7 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_in_the_same_way_again(
     with pytest.raises(SystemExit) as raised:
         main(settings(toy_folder, tmp_path, iterations=1, **{parameter: best}))
     assert raised.value.code == 130
-    command = capsys.readouterr().out.split("Go on with: python train.py ")[1]
+    command = capsys.readouterr().out.split("Resume with: python train.py ")[1]
     parameters, _ = read_command_line(Parameters, "", command.split())
     assert getattr(parameters, parameter) == best
     assert parameters.checkpoint == (best if parameter == "checkpoint" else "")

@@ -188,7 +188,7 @@ def test_a_detector_can_be_used_if_only_its_run_cannot_go_on(toy_folder, tmp_pat
     folder = copy_of(whole, tmp_path / "copy", LAST)
     without(folder, LAST, "scaler")
     load_model(folder / LAST)
-    with pytest.raises(WrongFileError, match="its run cannot go on: it has no valid 'scaler'"):
+    with pytest.raises(WrongFileError, match="its run cannot be resumed: it has no valid 'scaler'"):
         main(settings(toy_folder, tmp_path / "out", checkpoint=str(folder / LAST)))
     options = {"start_from": str(folder / LAST), "iterations": 1 / 16}
     main(settings(toy_folder, tmp_path / "out", **options))

@@ -102,7 +102,7 @@ def test_the_command_that_goes_on_gives_the_epochs_again(toy_folder, tmp_path, m
     with pytest.raises(SystemExit):
         main(parameters)
     printed = capsys.readouterr().out
-    assert "--epochs 3 " in printed.split("Go on with:")[1]
+    assert "--epochs 3 " in printed.split("Resume with:")[1]
     assert "--iterations" not in printed
 
 
