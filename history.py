@@ -32,7 +32,7 @@ CURVES_EVERY = 30  # seconds
 # 07+12 has 232 epochs, VOC2007 alone 765
 MANY_EPOCHS = 1000
 # What is advised then: to see as many images as 2,500 steps of 8. The runs on six classes and on
-# blood cells in the README saw 43,200 and 8,288
+# blood cells in the README saw 43,200 and 10,512
 IMAGES_OF_A_SHORT_RUN = 20_000
 
 

@@ -5,6 +5,7 @@ training run went. What was found stands in results.json, see record_results.py.
 
 import functools
 import json
+import statistics
 
 import numpy as np
 import torch
@@ -44,6 +45,12 @@ COLOURS = {
 }
 CELL_NAMES = {"RBC": "red blood cell", "WBC": "white blood cell", "Platelets": "platelet"}
 AUGMENTATION_SEED = 5  # one that zooms in, and leaves several cells
+ABLATION_NAMES = {
+    "nothing": "as it is",
+    "no_hard_negative_mining": "no hard negative mining",
+    "no_augmentation": "no augmentation",
+    "no_conv4_3": "without conv4_3",
+}
 MIN_SCORES = (0.1, 0.3, 0.5)  # compared with each other in one figure
 MIN_SCORE = 0.3  # in the other figures, as in the examples that train.py draws
 DOUBTFUL = 0.25  # in the figure of failures
@@ -368,6 +375,26 @@ def draw_curves(card, x, title, history, colours, top):
     card.text(x + 225, 656, "epoch", SMALL)
 
 
+def ablations():
+    """The mAP of each short training without a part, and the mean of those with the same parts."""
+    results = read_results()["ablations"]
+    row_height = 110
+    height = row_height * len(ABLATION_NAMES)
+    card = Card(height + 190)
+    axes = add_plot(card, 470, 40, 670, height)
+    for row, (key, name) in enumerate(ABLATION_NAMES.items()):
+        values = [100 * value for value in results[key]]
+        mean = statistics.mean(values)
+        colour = POSITIVE if key == "nothing" else PREDICTION
+        axes.plot(values, [row] * len(values), "o", color=colour, markersize=13, alpha=0.55)
+        axes.plot([mean, mean], [row - 0.3, row + 0.3], color=colour, linewidth=6)
+        card.text(440, 40 + row_height * (row + 0.5), name, SMALL, align="right")
+    axes.set(xlim=(0, 100), ylim=(len(ABLATION_NAMES) - 0.5, -0.5))
+    axes.set_yticks([])
+    card.text(805, card.height - 40, "mAP on 200 unseen images", SMALL)
+    return card.image()
+
+
 FIGURES = {
     "first_picture.png": first_picture,
     "detections.png": detections,
@@ -375,4 +402,5 @@ FIGURES = {
     "more_detections_2.png": more_detections_2,
     "own_data.png": own_data,
     "training_curves.png": training_curves,
+    "ablations.png": ablations,
 }

@@ -244,9 +244,7 @@ def test_json_is_free_of_nan(folder, model, monkeypatch):
 def test_json_replaces_no_image_and_no_folder(name, folder, monkeypatch):
     monkeypatch.setattr(detect_script, "load_model", None)
     Path("folder.json").mkdir()
-    expected = (
-        r"json: expected a name that ends in \.json, got|folder\.json: is a folder"
-    )
+    expected = r"json: expected a name that ends in \.json, got|folder\.json: is a folder"
     with pytest.raises((OSError, ValueError), match=expected):
         main(settings("photos/b.png", json=name))
     assert read_image("photos/a.jpg").size == (120, 80)

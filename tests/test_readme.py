@@ -251,7 +251,7 @@ def run_block(block):
 
 
 def test_code_is_of_known_languages():
-    assert {code.language for code in README.codes} == {"bash", "python", "json", "math"}
+    assert {code.language for code in README.codes} == {"bash", "json", "math", "python", "text"}
 
 
 @on_each_page
