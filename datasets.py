@@ -274,6 +274,11 @@ class ImageFile:
 # ------------------------------------------------------------------------------------------ items
 
 
+def has_lists(data_folder, split):
+    """Whether there are lists of a split; of VAL there often are none."""
+    return (Path(data_folder) / f"{split}_images.json").is_file()
+
+
 class PascalVOCDataset(Dataset):
     """
     The images of a split, transformed for the network. An item is a tuple of

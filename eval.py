@@ -4,7 +4,6 @@ images, and the mean.
 """
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from annotations import printable
 from checkpoints import load_model
 from coco_metric import CocoResult, calculate_coco_mAP, load_pycocotools, print_coco
-from datasets import PascalVOCDataset, create_loader, ordered_batches
+from datasets import PascalVOCDataset, create_loader, has_lists, ordered_batches
 from detection_files import check_names, read_detections, save_detections
 from model import number_classes
 from published_weights import match_numbers
@@ -36,7 +35,7 @@ from runtime import (
     readable_errors,
     world_size,
 )
-from utils import METRICS, calculate_mAP, percent, send
+from utils import METRICS, calculate_mAP, percent, send, without_nan
 
 
 @dataclass
@@ -282,8 +281,8 @@ def main(parameters):
     needs_images = not parameters.detections
     dataset = PascalVOCDataset(parameters.data_folder, parameters.split, needs_images=needs_images)
     if len(dataset) == 0:
-        has_val = (Path(parameters.data_folder) / "VAL_images.json").is_file()
-        remedy = "give --split VAL, or " if has_val and parameters.split == "TEST" else ""
+        has_others = parameters.split == "TEST" and has_lists(parameters.data_folder, "VAL")
+        remedy = "give --split VAL, or " if has_others else ""
         raise ValueError(
             f"{parameters.data_folder}: {parameters.split}_images.json lists no images: {remedy}"
             "make lists with images to test with (create_data_lists.py --test-fraction)"
@@ -420,13 +419,6 @@ def write_json(parameters, evaluation):
     }
     text = json.dumps(without_nan(results), indent=2, allow_nan=False)
     Path(parameters.json).write_text(text + "\n", encoding="utf-8")
-
-
-def without_nan(value):
-    """The same with None in place of NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {name: without_nan(content) for name, content in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def to_pixels(columns, dataset):

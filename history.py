@@ -3,7 +3,6 @@ How a training run is going: its progress, the losses of its steps, a line of hi
 epoch, and what is printed about them.
 """
 
-import dataclasses
 import importlib.util
 import json
 import math
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from runtime import (
     as_command_line,
+    changed_parameters,
     count,
     describe_precision,
     rank,
@@ -24,6 +24,7 @@ from runtime import (
     world_size,
     written_whole,
 )
+from utils import without_nan
 
 # Drawing the curves takes a quarter of a second of a CPU: less often than this, under 1% of a run
 CURVES_EVERY = 30  # seconds
@@ -166,10 +167,7 @@ def write_history(run, is_last=False):
     if rank() > 0:
         return
     folder = Path(run.parameters.output_folder)
-    lines = []
-    for row in run.progress.history:
-        row = {name: None if value != value else value for name, value in row.items()}  # NaN
-        lines.append(json.dumps(row) + "\n")
+    lines = [json.dumps(without_nan(row)) + "\n" for row in run.progress.history]
     if not lines:
         return
     with written_whole(folder / "history.jsonl") as unfinished:
@@ -320,8 +318,7 @@ def print_settings(run):
     """Print what the result of a run depends on, besides the data; `run` is a train.Run."""
     versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
     print(f"Versions: {versions}.")
-    fields = dataclasses.fields(run.parameters)
-    changed = {item.name for item in fields if getattr(run.parameters, item.name) != item.default}
+    changed = changed_parameters(run.parameters)
     if "epochs" in changed:
         changed.discard("iterations")  # which follow from them
     print(f"Parameters other than the defaults: {as_command_line(run.parameters, changed)}")

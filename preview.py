@@ -157,18 +157,29 @@ def draw_as_trained_on(train_set, i, criterion):
     """
     train_set.set_epoch(0)
     pixels, boxes, labels, difficulties = train_set[i]
-    true_classes, _ = criterion.match([boxes], [labels])
-    positive = true_classes[0] > 0
-    priors_px = cxcy_to_xy(criterion.priors_cxcy[positive]) * PANEL
+    priors, classes = positive_priors(criterion, boxes, labels)
 
     panel = as_image(pixels).resize((PANEL, PANEL), Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(panel, "RGBA")  # where priors are dense, the image shines through
     n_classes = len(train_set.label_map)
-    for prior, number in zip(priors_px.tolist(), true_classes[0, positive].tolist(), strict=True):
+    for prior, number in zip((priors * PANEL).tolist(), classes, strict=True):
         draw_box(pen, prior, (*label_colour(number, n_classes), 130), line_width=1)
     draw_objects(panel, boxes * PANEL, labels.tolist(), difficulties.tolist(), train_set.label_map)
     n_objects = count(len(boxes), "object")
-    return panel, f"augmented: {n_objects}, {count(len(priors_px), 'positive prior')}"
+    return panel, f"augmented: {n_objects}, {count(len(priors), 'positive prior')}"
+
+
+def positive_priors(criterion, boxes, labels):
+    """
+    The priors of an image that have to predict an object.
+
+    :param criterion: MultiBoxLoss, which matches priors and objects
+    :param boxes, labels: (n, 4) fractional xy, and (n,)
+    :return: (m, 4) fractional xy; and the classes that they have to predict, a list of m numbers
+    """
+    true_classes, _ = criterion.match([boxes], [labels])
+    positive = true_classes[0] > 0
+    return cxcy_to_xy(criterion.priors_cxcy[positive]), true_classes[0, positive].tolist()
 
 
 def as_image(pixels):

@@ -139,6 +139,12 @@ def as_command_line(parameters, names):
     return " ".join(options)
 
 
+def changed_parameters(parameters):
+    """The names of the fields of a dataclass whose values are not their defaults: a set."""
+    fields = dataclasses.fields(parameters)
+    return {item.name for item in fields if getattr(parameters, item.name) != item.default}
+
+
 def check_range(name, value, low=-math.inf, high=math.inf, above=-math.inf, below=math.inf):
     """
     :param name: what the message calls the value

@@ -28,6 +28,7 @@ from datasets import (
     ShuffledBatches,
     count_batches,
     create_loader,
+    has_lists,
     ordered_batches,
 )
 from detect import draw_sheet
@@ -58,6 +59,7 @@ from runtime import (
     StopRequest,
     as_command_line,
     autocast,
+    changed_parameters,
     check_precision,
     check_range,
     choose_device,
@@ -419,8 +421,7 @@ def main(parameters, given=None):
     :raises SystemExit: the run was asked to stop; how to resume it is printed
     """
     if given is None:
-        fields = dataclasses.fields(parameters)
-        given = {item.name for item in fields if getattr(parameters, item.name) != item.default}
+        given = changed_parameters(parameters)
     command = as_command_line(parameters, given)
     command_to_resume = as_command_line(parameters, given - {"checkpoint"}) + " --checkpoint auto"
     if {"epochs", "iterations"} <= given:
@@ -563,7 +564,7 @@ def load_data(parameters):
     )
     if len(train_set) == 0:
         raise ValueError(f"{folder}: TRAIN_images.json lists no images: make the lists again")
-    split = "VAL" if (Path(folder) / "VAL_images.json").is_file() else "TEST"
+    split = "VAL" if has_lists(folder, "VAL") else "TEST"
     return train_set, PascalVOCDataset(folder, split)
 
 

@@ -24,7 +24,8 @@ def xy_to_cxcy(xy):
     :param xy: (..., 4) x_min, y_min, x_max, y_max
     :return: (..., 4) c_x, c_y, w, h
     """
-    low, high = xy[..., :2], xy[..., 2:]
+    low = xy[..., :2]
+    high = xy[..., 2:]
     return torch.cat([(low + high) / 2, high - low], dim=-1)
 
 
@@ -35,7 +36,8 @@ def cxcy_to_xy(cxcy):
     :param cxcy: (..., 4) c_x, c_y, w, h
     :return: (..., 4) x_min, y_min, x_max, y_max
     """
-    centre, size = cxcy[..., :2], cxcy[..., 2:]
+    centre = cxcy[..., :2]
+    size = cxcy[..., 2:]
     return torch.cat([centre - size / 2, centre + size / 2], dim=-1)
 
 
@@ -49,8 +51,10 @@ def cxcy_to_gcxgcy(cxcy, priors_cxcy):
     :param priors_cxcy: (P, 4)
     :return: (..., P, 4) offsets g_c_x, g_c_y, g_w, g_h
     """
-    centre, size = cxcy[..., :2], cxcy[..., 2:]
-    prior_centre, prior_size = priors_cxcy[..., :2], priors_cxcy[..., 2:]
+    centre = cxcy[..., :2]
+    size = cxcy[..., 2:]
+    prior_centre = priors_cxcy[..., :2]
+    prior_size = priors_cxcy[..., 2:]
     offset = (centre - prior_centre) / (prior_size / 10)
     log_size = torch.log(size / prior_size) * 5
     return torch.cat([offset, log_size], dim=-1)
@@ -64,8 +68,10 @@ def gcxgcy_to_cxcy(gcxgcy, priors_cxcy):
     :param priors_cxcy: (P, 4)
     :return: (..., P, 4) c_x, c_y, w, h
     """
-    offset, log_size = gcxgcy[..., :2], gcxgcy[..., 2:]
-    prior_centre, prior_size = priors_cxcy[..., :2], priors_cxcy[..., 2:]
+    offset = gcxgcy[..., :2]
+    log_size = gcxgcy[..., 2:]
+    prior_centre = priors_cxcy[..., :2]
+    prior_size = priors_cxcy[..., 2:]
     centre = offset * prior_size / 10 + prior_centre
     size = torch.exp(log_size / 5) * prior_size
     return torch.cat([centre, size], dim=-1)
@@ -295,7 +301,8 @@ def centres_inside(boxes, windows):
     :return: (w, n) bool
     """
     centres = xy_to_cxcy(boxes)[:, :2]  # (n, 2)
-    low, high = windows[:, None, :2], windows[:, None, 2:]  # (w, 1, 2)
+    low = windows[:, None, :2]  # (w, 1, 2)
+    high = windows[:, None, 2:]  # (w, 1, 2)
     return ((centres >= low) & (centres <= high)).all(dim=2)
 
 
@@ -449,7 +456,8 @@ def calculate_mAP(
     det_images = image_numbers(det_labels).to(det_labels[0].device)
     true_images = image_numbers(true_labels).to(true_labels[0].device)
     det_boxes, det_labels, det_scores = map(torch.cat, (det_boxes, det_labels, det_scores))
-    true_boxes, true_labels = torch.cat(true_boxes), torch.cat(true_labels)
+    true_boxes = torch.cat(true_boxes)
+    true_labels = torch.cat(true_labels)
     true_difficulties = torch.cat(true_difficulties).bool()
 
     average_precisions = {}
@@ -547,3 +555,10 @@ def average_precision(is_true, is_false, n_objects, metric):
 def percent(share):
     """A share from 0 to 1 as text, in percent; NaN as n/a."""
     return "n/a" if math.isnan(share) else f"{100 * share:.1f}"
+
+
+def without_nan(value):
+    """The same with None in place of NaN, which JSON does not have; also within dicts."""
+    if isinstance(value, dict):
+        return {name: without_nan(content) for name, content in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -9,7 +9,6 @@ The detector's own code has no switches for this: its functions are replaced fro
 """
 
 import contextlib
-import json
 import sys
 import tempfile
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import datasets
 import train
 from model import FEATURE_MAPS, SSD300, MultiBoxLoss, PredictionConvolutions
-from record_results import RESULTS
+from record_results import read_results, write_results
 from runtime import read_command_line, readable_errors
 from utils import transform
 
@@ -35,7 +34,6 @@ SETTINGS = train.Parameters(
     validate_every=1000,  # once, after the last epoch
     precision="float32",
 )
-GIVEN = {"toy", "toy_images", "iterations", "validate_every", "precision", "seed"}
 
 
 @dataclass
@@ -106,8 +104,7 @@ def mean_average_precision(seed):
     :return: mAP on 200 other drawings, as a fraction
     """
     with tempfile.TemporaryDirectory() as folder:
-        settings = {"seed": seed, "data_folder": folder, "output_folder": folder}
-        history = train.main(replace(SETTINGS, **settings), GIVEN | settings.keys())
+        history = train.main(replace(SETTINGS, seed=seed, data_folder=folder, output_folder=folder))
     return history[-1]["mAP"]
 
 
@@ -131,9 +128,9 @@ def main(parameters):
 
 def write_values(name, values):
     """Put the mAPs of an ablation into the file of results, which has others as well."""
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    results = read_results()
     results.setdefault("ablations", {})[name] = values
-    RESULTS.write_text(json.dumps(results), encoding="utf-8")
+    write_results(results)
 
 
 if __name__ == "__main__":

@@ -95,13 +95,23 @@ def read_history(checkpoint):
     ]
 
 
+def read_results():
+    """What is in the file so far; an empty dict if there is none."""
+    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+
+
+def write_results(results):
+    """Replace what is in the file."""
+    RESULTS.write_text(json.dumps(results), encoding="utf-8")
+
+
 def main(parameters):
     """
     Run the detectors that are given, and write their results.
 
     :raises FileNotFoundError: a checkpoint or its history is missing
     """
-    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    results = read_results()
     if parameters.toy:
         results["toy"] = record_scenes(parameters.toy)
     if parameters.animals:
@@ -109,7 +119,7 @@ def main(parameters):
         results["history"] = read_history(parameters.animals)
     if parameters.blood:
         results["blood"] = record_photographs(parameters.blood, BLOOD)
-    RESULTS.write_text(json.dumps(results), encoding="utf-8")
+    write_results(results)
     print(f"{RESULTS}: {RESULTS.stat().st_size // 1000} kB")
 
 

@@ -4,7 +4,6 @@ training run went. What was found stands in results.json, see record_results.py.
 """
 
 import functools
-import json
 import statistics
 
 import numpy as np
@@ -14,8 +13,8 @@ from datasets import read_image
 from drawing import place_labels, total_overlap
 from examples import BLOOD_CELLS
 from model import SSD300, MultiBoxLoss
-from preview import as_image
-from record_results import N_SCENES, PHOTOGRAPHS, RESULTS, SCENES_SEED
+from preview import as_image, positive_priors
+from record_results import N_SCENES, PHOTOGRAPHS, SCENES_SEED, read_results
 from style import (
     CLASS_COLOURS,
     HARD,
@@ -31,7 +30,7 @@ from style import (
     short,
 )
 from toy_data import draw_toy_image
-from utils import cxcy_to_xy, find_jaccard_overlap, transform
+from utils import find_jaccard_overlap, transform
 
 COLOURS = {
     **CLASS_COLOURS,
@@ -54,12 +53,6 @@ ABLATION_NAMES = {
 MIN_SCORES = (0.1, 0.3, 0.5)  # compared with each other in one figure
 MIN_SCORE = 0.3  # in the other figures, as in the examples that train.py draws
 DOUBTFUL = 0.25  # in the figure of failures
-
-
-@functools.cache
-def read_results():
-    """What record_results.py wrote."""
-    return json.loads(RESULTS.read_text(encoding="utf-8"))
 
 
 @functools.cache
@@ -261,13 +254,10 @@ def show_augmented(card, image, boxes, names, x, y, side=540):
     difficulties = torch.zeros(len(names), dtype=torch.bool)
     rng = np.random.default_rng(AUGMENTATION_SEED)
     pixels, boxes, labels, _ = transform(image, boxes, labels, difficulties, "TRAIN", rng)
-    criterion = MultiBoxLoss(SSD300.create_prior_boxes())
-    true_classes, _ = criterion.match([boxes], [labels])
-    positive = true_classes[0] > 0
-    priors = cxcy_to_xy(criterion.priors_cxcy[positive]).clamp(0, 1)
+    priors, numbers = positive_priors(MultiBoxLoss(SSD300.create_prior_boxes()), boxes, labels)
 
     place = card.show(as_image(pixels), x, y, side)
-    for prior, number in zip(priors.tolist(), true_classes[0, positive].tolist(), strict=True):
+    for prior, number in zip(priors.clamp(0, 1).tolist(), numbers, strict=True):
         place.box(prior, COLOURS[classes[number - 1]], line=1.5, halo=False)
     for box, number in zip(boxes.tolist(), labels.tolist(), strict=True):
         place.box(box, COLOURS[classes[number - 1]], line=5)

@@ -94,7 +94,7 @@ diagnosis.py | equal scores are separated | test_diagnosis.py -k best_f1
     f1[scores == following] = -1 --> f1[scores < following] = -1
 report.py | names of classes become code | test_report.py -k stay_texts
     return escape(printable(str(value))) --> return printable(str(value))
-eval.py | NaN is written as it is | test_eval.py -k "null or programs"
+utils.py | NaN is written as it is | test_eval.py -k "null or programs"
     return None if isinstance(value, float) and math.isnan(value) else value --> return value
 eval.py | boxes are saved as fractions | test_eval.py -k pixels_of
     boxes * size for boxes, size --> boxes for boxes, size
@@ -177,7 +177,7 @@ train.py | all epochs are augmented alike | test_train.py -k each_epoch
 train.py | the seed does not decide initial weights | test_train.py -k initial_weights
     torch.manual_seed(parameters.seed) --> pass
 train.py | validation lists are not used | test_train.py -k validation_images
-    (Path(folder) / "VAL_images.json").is_file() --> False
+    has_lists(folder, "VAL") --> False
 train.py | all processes draw toy data at once | test_train.py -k process_draws
     with first_process_first():\n            create_toy_data( -->
     if True:\n            create_toy_data(

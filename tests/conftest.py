@@ -21,6 +21,7 @@ import export
 import train
 from checkpoints import model_state, save_checkpoint
 from eval import Evaluation
+from helpers.detectors import draw_noise
 from helpers.runs import WIDTH, settings, small
 from helpers.scripts import Script
 from model import FEATURE_MAPS, SSD300
@@ -126,6 +127,16 @@ def default_handlers():
 def random():
     """A torch Generator with a fixed seed."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def photo_folder(tmp_path, monkeypatch):
+    """A folder to work in, with two photographs in `photos`."""
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    draw_noise(120, 80).save("photos/a.jpg")
+    draw_noise(60, 40).save("photos/b.png")
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,10 @@ from PIL import Image
 
 import ablations
 import datasets
+import record_results
 import train
 from model import SSD300
+from runtime import changed_parameters
 
 
 def test_without_mining_all_negatives_count(random):
@@ -71,14 +73,16 @@ def test_afterwards_nothing_is_replaced(name):
 def test_each_ablation_is_trained_with_each_seed(tmp_path, monkeypatch):
     seeds = []
 
-    def trained(parameters, given):
+    def trained(parameters):
         assert parameters.iterations == ablations.SETTINGS.iterations
+        # What is not the default is as if it had been given; the first seed is the default
+        given = changed_parameters(parameters) | ({"seed"} if parameters.seed == 0 else set())
         assert given >= {"toy", "iterations", "seed", "data_folder", "output_folder"}
         seeds.append(parameters.seed)
         return [{"epoch": 1}, {"epoch": 2, "mAP": parameters.seed / 10}]
 
     monkeypatch.setattr(train, "main", trained)
-    monkeypatch.setattr(ablations, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(record_results, "RESULTS", tmp_path / "results.json")
     (tmp_path / "results.json").write_text('{"toy": 1, "ablations": {"nothing": [0.9]}}')
     ablations.main(ablations.Parameters(only=("no_conv4_3", "no_augmentation"), seeds=3))
     assert seeds == [0, 1, 2, 0, 1, 2]

@@ -46,16 +46,6 @@ def model(monkeypatch):
     return network
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder to work in, with two photographs in `photos`."""
-    monkeypatch.chdir(tmp_path)
-    Path("photos").mkdir()
-    draw_noise(120, 80).save("photos/a.jpg")
-    draw_noise(60, 40).save("photos/b.png")
-    return tmp_path
-
-
 def settings(*images, **changes):
     fixed = {"output_folder": "out", "device": "cpu", "precision": "float32"}
     return Parameters(images, **{**fixed, **changes})
@@ -78,7 +68,7 @@ def save_animation(path, n_frames=3, duration=70):
 # ---------------------------------------------------------------------------------- names of files
 
 
-def test_outputs_in_a_folder_are_no_images_of_it(folder, model):
+def test_outputs_in_a_folder_are_no_images_of_it(photo_folder, model):
     for _ in range(2):
         main(settings("photos", output_folder="photos/found"))
     assert sorted(path.name for path in Path("photos/found").iterdir()) == [
@@ -88,12 +78,12 @@ def test_outputs_in_a_folder_are_no_images_of_it(folder, model):
     assert len(find_files(["photos/found"], Path("photos/found"))) == 2  # if it is asked for
 
 
-def test_a_pattern_after_suppress_is_no_class(folder, monkeypatch):
+def test_a_pattern_after_suppress_is_no_class(photo_folder, monkeypatch):
     ordered = detect_script.put_images_first(["--suppress", "dog", "photos/*.jpg"])
     assert ordered == ["photos/*.jpg", "--suppress", "dog"]
 
 
-def test_a_folder_without_images_is_refused_before_the_model_is_loaded(folder, monkeypatch):
+def test_a_folder_without_images_is_refused_before_the_model_is_loaded(photo_folder, monkeypatch):
     monkeypatch.setattr(detect_script, "load_model", None)
     Path("empty").mkdir()
     Path("empty/notes.txt").touch()
@@ -104,7 +94,7 @@ def test_a_folder_without_images_is_refused_before_the_model_is_loaded(folder, m
     assert not Path("out").exists()
 
 
-def test_a_file_that_is_named_twice_counts_once(folder, model):
+def test_a_file_that_is_named_twice_counts_once(photo_folder, model):
     assert main(settings("photos/a.jpg", "photos", "photos/*")) == [
         Path("out/a_detections.png"),
         Path("out/b_detections.png"),
@@ -146,7 +136,7 @@ def test_what_is_no_image_is_refused(model):
         find_objects([draw_noise()], model=model, batch_size=0)
 
 
-def test_the_precision_reaches_the_network(folder, model):
+def test_the_precision_reaches_the_network(photo_folder, model):
     find_objects(draw_noise(), model=model)
     assert model.dtypes == {torch.float32}
     find_objects(draw_noise(), model=model, precision="bfloat16")
@@ -159,7 +149,7 @@ def test_the_precision_reaches_the_network(folder, model):
         main(settings("photos", precision="float8"))
 
 
-def test_pictures_come_in_batches_although_some_cannot_be_read(folder, model):
+def test_pictures_come_in_batches_although_some_cannot_be_read(photo_folder, model):
     for number in range(5):
         draw_noise(seed=number).save(f"photos/x{number}.png")
     for name in ("0.jpg", "x0.jpg", "x3.jpg"):
@@ -197,7 +187,7 @@ def test_the_memory_does_not_grow_with_the_number_of_images(tmp_path):
 # -------------------------------------------------------------------------------------------- JSON
 
 
-def test_json_has_what_find_objects_finds(folder, model):
+def test_json_has_what_find_objects_finds(photo_folder, model):
     main(settings("./photos/a.jpg", "photos/b.png", json="new/found.json", suppress=("dog",)))
     content = read_strictly("new/found.json")
     assert content["classes"] == ["cat", "dog"]
@@ -215,7 +205,7 @@ def test_json_has_what_find_objects_finds(folder, model):
         assert entry["scores"] == [detection.score for detection in found]
 
 
-def test_json_is_written_although_files_were_unreadable_and_names_them(folder, model):
+def test_json_is_written_although_files_were_unreadable_and_names_them(photo_folder, model):
     Path("photos/0.jpg").write_bytes(b"junk")
     with pytest.raises(ValueError, match=r"^2 of 4 files failed"):
         main(settings("none.jpg", "photos", json="found.json"))
@@ -225,7 +215,7 @@ def test_json_is_written_although_files_were_unreadable_and_names_them(folder, m
     assert "No such file" in content["unreadable"][0]["error"]
 
 
-def test_json_is_free_of_nan(folder, model, monkeypatch):
+def test_json_is_free_of_nan(photo_folder, model, monkeypatch):
     forward = model.forward
 
     def spoilt_forward(image):
@@ -241,7 +231,7 @@ def test_json_is_free_of_nan(folder, model, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["photos/a.jpg", "found", "folder.json"])
-def test_json_replaces_no_image_and_no_folder(name, folder, monkeypatch):
+def test_json_replaces_no_image_and_no_folder(name, photo_folder, monkeypatch):
     monkeypatch.setattr(detect_script, "load_model", None)
     Path("folder.json").mkdir()
     expected = r"json: expected a name that ends in \.json, got|folder\.json: is a folder"
@@ -254,7 +244,7 @@ def test_json_replaces_no_image_and_no_folder(name, folder, monkeypatch):
 
 
 @pytest.mark.parametrize("ending", ["gif", "png", "webp"])
-def test_an_animated_picture_gives_an_annotated_one(ending, folder, model, capsys):
+def test_an_animated_picture_gives_an_annotated_one(ending, photo_folder, model, capsys):
     save_animation(f"moves.{ending}")
     written = main(settings(f"moves.{ending}", "photos/b.png", json="x.json", batch_size=2))
     assert written == [Path(f"out/moves_detections.{ending}"), Path("out/b_detections.png")]
@@ -281,14 +271,14 @@ def test_an_animated_picture_gives_an_annotated_one(ending, folder, model, capsy
     assert entry["frames"][0]["boxes"][0] == [0, 0, 32, 24]
 
 
-def test_a_gif_file_with_one_frame_is_a_picture(folder, model):
+def test_a_gif_file_with_one_frame_is_a_picture(photo_folder, model):
     draw_noise().save("still.gif", save_all=True)
     assert main(settings("still.gif", json="x.json")) == [Path("out/still_detections.png")]
     (entry,) = read_strictly("x.json")["images"]
     assert entry["labels"] == ["cat", "dog"]
 
 
-def test_a_damaged_animation_is_passed_over_and_leaves_nothing(folder, model):
+def test_a_damaged_animation_is_passed_over_and_leaves_nothing(photo_folder, model):
     save_animation("moves.gif", n_frames=4)
     content = Path("moves.gif").read_bytes()
     Path("moves.gif").write_bytes(content[: len(content) * 7 // 8])
@@ -298,7 +288,7 @@ def test_a_damaged_animation_is_passed_over_and_leaves_nothing(folder, model):
     assert [entry["path"] for entry in read_strictly("x.json")["unreadable"]] == ["moves.gif"]
 
 
-def test_a_film_gives_an_annotated_one(folder, model, capsys):
+def test_a_film_gives_an_annotated_one(photo_folder, model, capsys):
     opencv = pytest.importorskip("cv2", reason="films need OpenCV: opencv-python-headless")
     code = opencv.VideoWriter_fourcc(*"MJPG")
     writer = opencv.VideoWriter("photos/film.avi", opencv.CAP_FFMPEG, code, 12.5, (160, 120))
@@ -323,7 +313,9 @@ def test_a_film_gives_an_annotated_one(folder, model, capsys):
     assert [frame["labels"] for frame in entry["frames"]] == [["cat", "dog"]] * 5
 
 
-def test_without_opencv_films_are_passed_over_and_the_package_is_named(folder, model, monkeypatch):
+def test_without_opencv_films_are_passed_over_and_the_package_is_named(
+    photo_folder, model, monkeypatch
+):
     monkeypatch.setitem(sys.modules, "cv2", None)
     Path("photos/film.mp4").touch()
     with pytest.raises(ValueError, match="pip install opencv-python-headless"):
@@ -331,9 +323,9 @@ def test_without_opencv_films_are_passed_over_and_the_package_is_named(folder, m
     assert len(list(Path("out").iterdir())) == 2
 
 
-def test_the_script_takes_all_of_it(folder):
+def test_the_script_takes_all_of_it(photo_folder):
     save_animation("photos/moves.webp")
-    checkpoint = save_small_checkpoint(folder / "small.pth.tar")
+    checkpoint = save_small_checkpoint(photo_folder / "small.pth.tar")
     options = ("--checkpoint", checkpoint, "--min-score", "0.9", "--json", "found.json")
     assert run_script("detect.py", "photos", *options, "--batch-size", 2) == 0
     assert len(read_strictly("found.json")["images"]) == 3

@@ -25,13 +25,12 @@ from eval import (
     print_average_precisions,
     to_cpu,
     to_pixels,
-    without_nan,
 )
 from helpers.coco import second_opinion
 from helpers.runs import WIDTH
 from helpers.scripts import run_script
 from model import SSD300, MultiBoxLoss
-from utils import cxcy_to_gcxgcy, xy_to_cxcy
+from utils import cxcy_to_gcxgcy, without_nan, xy_to_cxcy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

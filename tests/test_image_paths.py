@@ -3,28 +3,15 @@
 import shutil
 from pathlib import Path
 
-import pytest
-
-from helpers.detectors import draw_noise
 from image_paths import choose_output_paths, find_files
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder to work in, with two photographs in `photos`."""
-    monkeypatch.chdir(tmp_path)
-    Path("photos").mkdir()
-    draw_noise(120, 80).save("photos/a.jpg")
-    draw_noise(60, 40).save("photos/b.png")
-    return tmp_path
-
-
-def test_a_folder_gives_its_images_and_films_and_those_of_subfolders(folder, capsys):
+def test_a_folder_gives_its_images_and_films_and_those_of_subfolders(photo_folder, capsys):
     Path("photos/2024/.cache").mkdir(parents=True)
     names = ("2024/c.TIFF", "2024/d.webm", "2024/.cache/e.jpg", "._a.jpg", "notes.txt", "jpg")
     for name in names:
-        (folder / "photos" / name).touch()
-    assert find_files(["photos"], folder / "out") == [
+        (photo_folder / "photos" / name).touch()
+    assert find_files(["photos"], photo_folder / "out") == [
         str(Path("photos/a.jpg")),
         str(Path("photos/b.png")),
         str(Path("photos/2024/c.TIFF")),
@@ -33,7 +20,7 @@ def test_a_folder_gives_its_images_and_films_and_those_of_subfolders(folder, cap
     assert capsys.readouterr().out == "photos: 3 images and 1 film, subfolders included\n"
 
 
-def test_a_pattern_is_expanded_as_a_shell_does(folder):
+def test_a_pattern_is_expanded_as_a_shell_does(photo_folder):
     Path("photos/sub").mkdir()
     shutil.copy("photos/a.jpg", "photos/sub/c.jpg")
     output_folder = Path("out")
@@ -47,14 +34,14 @@ def test_a_pattern_is_expanded_as_a_shell_does(folder):
     assert find_files(["photos/a.jpg", "*.bmp"], output_folder) == ["photos/a.jpg", "*.bmp"]
 
 
-def test_a_file_whose_name_looks_like_a_pattern_comes_first(folder):
+def test_a_file_whose_name_looks_like_a_pattern_comes_first(photo_folder):
     Path("photos/[ab].jpg").touch()
     assert find_files(["photos/[ab].jpg"], Path("out")) == ["photos/[ab].jpg"]
     Path("photos/[ab].jpg").unlink()
     assert find_files(["photos/[ab].jpg"], Path("out")) == ["photos/a.jpg"]
 
 
-def test_outputs_with_other_endings_do_not_meet(folder):
+def test_outputs_with_other_endings_do_not_meet(photo_folder):
     Path("out").mkdir()
     Path("link.png").symlink_to("out/c_detections.png")
     paths = ["a.gif", "a.jpg", "x/a.mp4", "c.jpg", "link.png"]
